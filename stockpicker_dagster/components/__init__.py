@@ -1,0 +1,1 @@
+"""What a user's YAML turns into."""

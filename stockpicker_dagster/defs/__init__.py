@@ -1,0 +1,1 @@
+"""What Dagster loads: thin assets, checks, jobs, schedules and sensors."""

@@ -1,0 +1,1 @@
+"""The trading calendar, universes, the price contract and price sources."""

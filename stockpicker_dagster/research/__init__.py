@@ -1,0 +1,1 @@
+"""Pure functions: data in, data out; no clock, no network, no Dagster."""

@@ -1,0 +1,1 @@
+"""Where things are kept: the lake (Parquet) and the database."""
