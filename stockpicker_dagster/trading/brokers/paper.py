@@ -1,0 +1,309 @@
+"""The embedded paper broker: its own books of orders, fills, positions and cash, kept in the ledger's database.
+
+Orders wait for the opening auction of their session and fill there at the opening price, half the spread worse, plus
+commission; reductions fill before openings, and no order takes a position across zero. It stands in for a broker: the
+ledger learns of its fills only by asking, as it would of any other.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+
+from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.storage.database import transaction
+from stockpicker_dagster.trading import ledger
+from stockpicker_dagster.trading.accounts import Costs, read_account
+from stockpicker_dagster.trading.brokers import BrokerOrder, Capabilities, DuplicateClientOrder, OrderRequest
+from stockpicker_dagster.trading.corporate_actions import KINDS, Booking, CorporateAction, book
+from stockpicker_dagster.trading.ledger import Fill
+from stockpicker_dagster.trading.rebalance import PHASES
+
+ZERO = Decimal(0)
+_BASIS_POINT = Decimal("0.0001")
+_PRICE_STEP = Decimal("0.000001")
+_MONEY_STEP = Decimal("0.0001")
+
+Fault = Callable[[str], None]
+"""Called with the name of a step; a test makes it raise, which is a crash at that step."""
+
+
+def no_fault(_step: str) -> None:
+    """The fault of everyday use: none."""
+
+
+class PaperBroker:
+    """One paper account. Every method is one transaction; `fault` is called inside it, before the commit."""
+
+    name = "paper"
+    capabilities = Capabilities(
+        unique_client_ids=True,
+        holds_openings=True,
+        shorts=True,
+        verified="embedded; its own books are reconciled with the ledger after every execution",
+    )
+
+    def __init__(self, engine: Engine, account_id: str, fault: Fault = no_fault) -> None:
+        self.account_id = account_id
+        self._engine = engine
+        self._fault = fault
+
+    def submit(self, request: OrderRequest) -> BrokerOrder:
+        """Takes an order as working until the open of its session; see `Broker.submit`."""
+        if request.quantity <= 0 or request.quantity != request.quantity.to_integral_value():
+            raise InvalidInput(f"{request.quantity} shares of {request.symbol}: orders are for positive whole shares")
+        with transaction(self._engine) as connection:
+            self._lock(connection)
+            if self._order(connection, request.client_order_id) is not None:
+                raise DuplicateClientOrder(f"the broker already has an order {request.client_order_id}; look it up")
+            connection.execute(
+                insert(ledger.paper_orders).values(
+                    client_order_id=request.client_order_id,
+                    account=self.account_id,
+                    symbol=request.symbol,
+                    side=request.side,
+                    quantity=request.quantity,
+                    phase=request.phase,
+                    collar_low=request.collar_low,
+                    collar_high=request.collar_high,
+                    trade_session=request.trade_session,
+                    status="working",
+                    filled_quantity=ZERO,
+                    reason="",
+                    submitted_at=request.submitted_at,
+                )
+            )
+            self._fault("submit")
+        return BrokerOrder(request.client_order_id, request.client_order_id, "working", ZERO, "")
+
+    def find(self, client_order_id: str) -> BrokerOrder | None:
+        """See `Broker.find`."""
+        with self._engine.connect() as connection:
+            row = self._order(connection, client_order_id)
+        return None if row is None else _answer(row)
+
+    def open_orders(self) -> list[BrokerOrder]:
+        """See `Broker.open_orders`."""
+        with self._engine.connect() as connection:
+            return [_answer(row) for row in self._working(connection)]
+
+    def cancel(self, client_order_id: str, reason: str) -> BrokerOrder:
+        """See `Broker.cancel`; an order that has ended stays as it is."""
+        with transaction(self._engine) as connection:
+            self._lock(connection)
+            row = self._order(connection, client_order_id)
+            if row is None:
+                raise InvalidInput(f"account {self.account_id!r} has no order {client_order_id} to cancel")
+            if row.status == "working":
+                self._end(connection, row, "cancelled", ZERO, reason)
+        found = self.find(client_order_id)
+        assert found is not None
+        return found
+
+    def positions(self) -> dict[str, Decimal]:
+        """See `Broker.positions`."""
+        with self._engine.connect() as connection:
+            return {symbol: held for symbol, held in sorted(self._held(connection).items()) if held}
+
+    def cash(self) -> Decimal:
+        """See `Broker.cash`."""
+        with self._engine.connect() as connection:
+            return self._cash(connection)
+
+    def fills_since(self, fill_id: str | None) -> Sequence[Fill]:
+        """See `Broker.fills_since`; a fill's id is its number within the account."""
+        table = ledger.paper_fills
+        wanted = select(table).where(table.c.account == self.account_id, table.c.sequence > int(fill_id or 0))
+        with self._engine.connect() as connection:
+            return [
+                Fill(
+                    str(row.sequence),
+                    row.client_order_id,
+                    row.symbol,
+                    row.quantity,
+                    row.price,
+                    row.commission,
+                    row.session,
+                    row.filled_at,
+                )
+                for row in connection.execute(wanted.order_by(table.c.sequence))
+            ]
+
+    def fill_at_open(self, trade_session: date, opens: Mapping[str, Decimal], now: datetime) -> int:
+        """The opening auction of `trade_session`: ends every order working for it; says how many filled.
+
+        `opens` are opening prices in currency as traded. An order ends unfilled where its symbol has none, where the
+        open is outside its collar, and where it would take the position across zero; a reduction fills at most what is
+        held. Reductions fill first; positions, cash and fills change in one transaction.
+        """
+        with transaction(self._engine) as connection:
+            self._lock(connection)
+            costs = read_account(connection, self.account_id).costs
+            held = self._held(connection)
+            table = ledger.paper_fills
+            last = connection.execute(
+                select(func.max(table.c.sequence)).where(table.c.account == self.account_id)
+            ).scalar_one()
+            fills: list[Fill] = []
+            for row in self._working(connection):
+                if row.trade_session != trade_session:
+                    continue
+                quantity, reason = _fillable(row, opens.get(row.symbol), held.get(row.symbol, ZERO))
+                if quantity:
+                    fill = _fill_of(row, quantity, opens[row.symbol], costs, str((last or 0) + len(fills) + 1), now)
+                    held[row.symbol] = held.get(row.symbol, ZERO) + fill.quantity
+                    fills.append(fill)
+                status = "filled" if quantity == row.quantity else "cancelled"
+                self._end(connection, row, status, quantity, reason)
+            self._book_fills(connection, fills)
+            self._fault("fill")
+        return len(fills)
+
+    def apply_corporate_actions(self, actions: Iterable[CorporateAction], now: datetime) -> list[Booking]:
+        """Books events that are not booked yet, oldest first, in the broker's books and in the ledger at once.
+
+        An event is booked once per account, session, symbol and kind; applying it again does nothing.
+        """
+        booked: list[Booking] = []
+        ordered = sorted(actions, key=lambda action: (action.session, KINDS.index(action.kind), action.symbol))
+        with transaction(self._engine) as connection:
+            self._lock(connection)
+            for action in ordered:
+                booking = self._booking(connection, action)
+                if booking is not None:
+                    self._record_booking(connection, booking, now)
+                    booked.append(booking)
+            self._fault("corporate_actions")
+        return booked
+
+    def _booking(self, connection: Connection, action: CorporateAction) -> Booking | None:
+        table = ledger.corporate_actions
+        here = (table.c.account == self.account_id) & (table.c.symbol == action.symbol)
+        known = select(table.c.kind).where(here, table.c.session == action.session, table.c.kind == action.kind)
+        if connection.execute(known).one_or_none() is not None:
+            return None
+        held = self._held(connection).get(action.symbol, ZERO)
+        fills = ledger.paper_fills
+        traded = select(fills.c.quantity).where(
+            fills.c.account == self.account_id, fills.c.symbol == action.symbol, fills.c.session >= action.session
+        )
+        booked = select(table.c.quantity_change).where(here, table.c.session >= action.session)
+        since = sum(connection.execute(traded).scalars(), ZERO) + sum(connection.execute(booked).scalars(), ZERO)
+        return book(action, entitled=held - since, held=held)
+
+    def _record_booking(self, connection: Connection, booking: Booking, now: datetime) -> None:
+        action = booking.action
+        connection.execute(
+            insert(ledger.corporate_actions).values(
+                account=self.account_id,
+                session=action.session,
+                symbol=action.symbol,
+                kind=action.kind,
+                quantity_change=booking.quantity_change,
+                cash=booking.cash,
+                detail=booking.detail,
+                recorded_at=now,
+            )
+        )
+        change = [(action.symbol, booking.quantity_change)]
+        ledger.move_positions(connection, ledger.paper_positions, self.account_id, change)
+        ledger.move_positions(connection, ledger.positions, self.account_id, change)
+        self._add_cash(connection, booking.cash)
+        reference = f"{action.kind} {action.symbol} {action.session}"
+        ledger.move_cash(connection, self.account_id, reference, booking.cash, now)
+
+    def _book_fills(self, connection: Connection, fills: Sequence[Fill]) -> None:
+        for fill in fills:
+            connection.execute(
+                insert(ledger.paper_fills).values(
+                    account=self.account_id,
+                    sequence=int(fill.fill_id),
+                    client_order_id=fill.client_order_id,
+                    symbol=fill.symbol,
+                    quantity=fill.quantity,
+                    price=fill.price,
+                    commission=fill.commission,
+                    session=fill.session,
+                    filled_at=fill.filled_at,
+                )
+            )
+        changes = [(fill.symbol, fill.quantity) for fill in fills]
+        ledger.move_positions(connection, ledger.paper_positions, self.account_id, changes)
+        self._add_cash(connection, sum((fill.cash for fill in fills), ZERO))
+
+    def _lock(self, connection: Connection) -> None:
+        ledger.lock_account(connection, self.account_id)
+
+    def _order(self, connection: Connection, client_order_id: str) -> Row[Any] | None:
+        table = ledger.paper_orders
+        here = (table.c.account == self.account_id) & (table.c.client_order_id == client_order_id)
+        return connection.execute(select(table).where(here)).one_or_none()
+
+    def _working(self, connection: Connection) -> list[Row[Any]]:
+        table = ledger.paper_orders
+        rows = connection.execute(
+            select(table).where(table.c.account == self.account_id, table.c.status == "working")
+        ).all()
+        return sorted(rows, key=lambda row: (PHASES.index(row.phase), row.symbol, row.client_order_id))
+
+    def _end(self, connection: Connection, row: Row[Any], status: str, filled: Decimal, reason: str) -> None:
+        connection.execute(
+            update(ledger.paper_orders)
+            .where(ledger.paper_orders.c.client_order_id == row.client_order_id)
+            .values(status=status, filled_quantity=filled, reason=reason)
+        )
+
+    def _held(self, connection: Connection) -> dict[str, Decimal]:
+        table = ledger.paper_positions
+        rows = connection.execute(select(table.c.symbol, table.c.quantity).where(table.c.account == self.account_id))
+        return {row.symbol: row.quantity for row in rows}
+
+    def _cash(self, connection: Connection) -> Decimal:
+        table = ledger.paper_accounts
+        cash: Decimal = connection.execute(select(table.c.cash).where(table.c.account == self.account_id)).scalar_one()
+        return cash
+
+    def _add_cash(self, connection: Connection, amount: Decimal) -> None:
+        table = ledger.paper_accounts
+        balance = self._cash(connection) + amount
+        connection.execute(update(table).where(table.c.account == self.account_id).values(cash=balance))
+
+
+def _answer(row: Row[Any]) -> BrokerOrder:
+    return BrokerOrder(row.client_order_id, row.client_order_id, row.status, row.filled_quantity, row.reason)
+
+
+def _fillable(row: Row[Any], price: Decimal | None, held: Decimal) -> tuple[Decimal, str]:
+    """How many shares of the order fill at `price` on a position of `held`, and why not all."""
+    if price is None:
+        return ZERO, f"{row.symbol} did not open on {row.trade_session}"
+    if (row.collar_low is not None and price < row.collar_low) or (
+        row.collar_high is not None and price > row.collar_high
+    ):
+        return ZERO, f"the open {price} is outside the collar {row.collar_low} to {row.collar_high}"
+    if row.side in ("sell", "cover"):
+        closable = max(held if row.side == "sell" else -held, ZERO)
+        if closable < row.quantity:
+            return closable, f"only {closable} shares of {row.symbol} were held to {row.side}"
+        return row.quantity, ""
+    if (row.side == "buy" and held < 0) or (row.side == "short" and held > 0):
+        return ZERO, f"to {row.side} {row.symbol} would cross zero: {held} shares are held"
+    return row.quantity, ""
+
+
+def _fill_of(row: Row[Any], quantity: Decimal, opening: Decimal, costs: Costs, fill_id: str, now: datetime) -> Fill:
+    direction = 1 if row.side in ("buy", "cover") else -1
+    paid = (opening * (1 + direction * costs.spread_bps * _BASIS_POINT / 2)).quantize(_PRICE_STEP)
+    commission = (quantity * paid * costs.commission_bps * _BASIS_POINT).quantize(_MONEY_STEP)
+    return Fill(
+        fill_id=fill_id,
+        client_order_id=row.client_order_id,
+        symbol=row.symbol,
+        quantity=direction * quantity,
+        price=paid,
+        commission=commission,
+        session=row.trade_session,
+        filled_at=now,
+    )

@@ -1,0 +1,419 @@
+"""The tables of the ledger, and the few writes that several rooms of trading share.
+
+Uniqueness constraints carry the invariants: one outcome for a proposal, one decision for a person, one open proposal
+for an account, one execution for a digest, one intent for an order. History is append-only, held by triggers in the
+database itself. Who may decide, and what is sent, is decided elsewhere; here it is only remembered.
+
+Money, prices and share counts are exact decimals; shares are signed (short is negative); times are UTC.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    Date,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from stockpicker_dagster.errors import InvalidInput, StockPickerError
+from stockpicker_dagster.storage.database import ExactDecimal, UtcTime
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+ZERO = Decimal(0)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("broker", String(32), nullable=False),
+    Column("mode", String(8), nullable=False),
+    Column("base_url", String(256), nullable=False),
+    Column("approvals_needed", Integer, nullable=False),
+    Column("four_eyes", Boolean, nullable=False),
+    Column("limits", Text, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("costs", Text, nullable=False),
+    Column("strategy", String(64)),
+    Column("cash", ExactDecimal, nullable=False),
+    Column("booked_through", Date),
+    Column("created_at", UtcTime, nullable=False),
+    CheckConstraint("mode IN ('paper', 'live')", name="mode"),
+    CheckConstraint("approvals_needed >= 1", name="approvals"),
+)
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("content", String(64), nullable=False),
+    Column("account", ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("strategy", String(64), nullable=False),
+    Column("session", Date, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
+open_proposals = Table(
+    "open_proposals",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("proposal", ForeignKey("proposals.id"), nullable=False, unique=True),
+)
+"""The proposal that holds an account, from its registration until it is denied, expires, is superseded or its execution
+ends: the primary key is what allows one only."""
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("proposal", ForeignKey("proposals.id"), primary_key=True),
+    Column("person", String(128), primary_key=True),
+    Column("decision", String(8), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("decided_at", UtcTime, nullable=False),
+    CheckConstraint("decision IN ('approve', 'deny')", name="decision"),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("proposal", ForeignKey("proposals.id"), primary_key=True),
+    Column("sequence", Integer, nullable=False, unique=True),
+    Column(
+        "outcome",
+        String(16),
+        nullable=False,
+    ),
+    Column("detail", Text, nullable=False),
+    Column("recorded_at", UtcTime, nullable=False),
+    CheckConstraint("outcome IN ('approved', 'denied', 'expired', 'superseded')", name="outcome"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Integer, nullable=False),
+)
+"""Numbers handed out in the order of commits. A sequence of PostgreSQL is not: a reader past 8 could miss a late 7."""
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("digest", ForeignKey("proposals.digest"), primary_key=True),
+    Column("proposal", ForeignKey("proposals.id"), nullable=False, unique=True),
+    Column(
+        "status",
+        String(16),
+        nullable=False,
+    ),
+    Column("detail", Text, nullable=False),
+    Column("claimed_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    CheckConstraint("status IN ('claimed', 'finished', 'aborted', 'lapsed')", name="status"),
+)
+
+order_intents = Table(
+    "order_intents",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account", ForeignKey("accounts.id"), nullable=False),
+    Column("proposal", ForeignKey("proposals.id"), nullable=False, index=True),
+    Column("symbol", String(32), nullable=False),
+    Column("side", String(8), nullable=False),
+    Column("quantity", ExactDecimal, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("slice", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("proposal", "symbol", "phase", "slice", "attempt"),
+    CheckConstraint("phase IN ('reductions', 'openings')", name="phase"),
+)
+
+broker_orders = Table(
+    "broker_orders",
+    metadata,
+    Column("intent", ForeignKey("order_intents.id"), primary_key=True),
+    Column("broker_order", String(128)),
+    Column("status", String(16), nullable=False),
+    Column("filled_quantity", ExactDecimal, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+)
+"""What the broker last said of an intent. An intent without a row here is unknown until the broker is asked."""
+
+fills = Table(
+    "fills",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("fill_id", String(64), primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    Column("intent", ForeignKey("order_intents.id"), nullable=False, index=True),
+    Column("symbol", String(32), nullable=False),
+    Column("quantity", ExactDecimal, nullable=False),
+    Column("price", ExactDecimal, nullable=False),
+    Column("commission", ExactDecimal, nullable=False),
+    Column("session", Date, nullable=False),
+    Column("filled_at", UtcTime, nullable=False),
+    UniqueConstraint("account", "sequence"),
+)
+"""`sequence` counts an account's fills in the order in which the ledger learnt of them."""
+
+corporate_actions = Table(
+    "corporate_actions",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("session", Date, primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("quantity_change", ExactDecimal, nullable=False),
+    Column("cash", ExactDecimal, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("recorded_at", UtcTime, nullable=False),
+)
+
+cash_movements = Table(
+    "cash_movements",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("reference", String(128), primary_key=True),
+    Column("amount", ExactDecimal, nullable=False),
+    Column("recorded_at", UtcTime, nullable=False),
+)
+
+positions = Table(
+    "positions",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("quantity", ExactDecimal, nullable=False),
+)
+
+halts = Table(
+    "halts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("account", ForeignKey("accounts.id")),
+    Column("who", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("halted_at", UtcTime, nullable=False),
+    Column("resumed_by", String(128)),
+    Column("resumed_at", UtcTime),
+)
+"""A halt without an account holds for all; one without `resumed_at` is in force."""
+
+paper_accounts = Table(
+    "paper_accounts",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("cash", ExactDecimal, nullable=False),
+)
+"""From here on, the paper broker's own books: a broker that happens to be kept in the same database."""
+
+paper_positions = Table(
+    "paper_positions",
+    metadata,
+    Column("account", ForeignKey("paper_accounts.account"), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("quantity", ExactDecimal, nullable=False),
+)
+
+paper_orders = Table(
+    "paper_orders",
+    metadata,
+    Column("client_order_id", String(128), primary_key=True),
+    Column("account", ForeignKey("paper_accounts.account"), nullable=False, index=True),
+    Column("symbol", String(32), nullable=False),
+    Column("side", String(8), nullable=False),
+    Column("quantity", ExactDecimal, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("collar_low", ExactDecimal),
+    Column("collar_high", ExactDecimal),
+    Column("trade_session", Date, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("filled_quantity", ExactDecimal, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("submitted_at", UtcTime, nullable=False),
+)
+
+paper_fills = Table(
+    "paper_fills",
+    metadata,
+    Column("account", ForeignKey("paper_accounts.account"), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("client_order_id", ForeignKey("paper_orders.client_order_id"), nullable=False),
+    Column("symbol", String(32), nullable=False),
+    Column("quantity", ExactDecimal, nullable=False),
+    Column("price", ExactDecimal, nullable=False),
+    Column("commission", ExactDecimal, nullable=False),
+    Column("session", Date, nullable=False),
+    Column("filled_at", UtcTime, nullable=False),
+)
+
+APPEND_ONLY = (
+    "proposals",
+    "decisions",
+    "outcomes",
+    "order_intents",
+    "fills",
+    "corporate_actions",
+    "cash_movements",
+    "paper_fills",
+)
+"""The tables whose rows the database itself refuses to change or delete."""
+
+
+class UnknownAccount(InvalidInput):
+    """No trading account has this id."""
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Shares that changed hands at the broker, as the broker reports them.
+
+    `fill_id` is the broker's own name for it, unique within the account; `quantity` is signed, in shares; `price` and
+    `commission` are in currency; `session` is the trading day.
+    """
+
+    fill_id: str
+    client_order_id: str
+    symbol: str
+    quantity: Decimal
+    price: Decimal
+    commission: Decimal
+    session: date
+    filled_at: datetime
+
+    @property
+    def cash(self) -> Decimal:
+        """The effect on cash: what a sale brings or a purchase costs, less the commission."""
+        return -self.quantity * self.price - self.commission
+
+
+def lock_account(connection: Connection, account: str) -> None:
+    """Makes this transaction the only one that changes `account`, until it ends; raises `UnknownAccount`.
+
+    A row lock on PostgreSQL; on SQLite the write transaction itself is the lock.
+    """
+    found = connection.execute(select(accounts.c.id).where(accounts.c.id == account).with_for_update()).one_or_none()
+    if found is None:
+        known = ", ".join(connection.execute(select(accounts.c.id).order_by(accounts.c.id)).scalars()) or "none yet"
+        raise UnknownAccount(f"there is no account {account!r}; known accounts: {known}")
+
+
+def record_outcome(connection: Connection, proposal: str, outcome: str, detail: str, now: datetime) -> None:
+    """Writes the one outcome of `proposal`, numbered in commit order; anything but `approved` frees its account."""
+    taken = connection.execute(
+        update(counters).where(counters.c.name == "outcomes").values(value=counters.c.value + 1)
+    ).rowcount
+    if taken != 1:
+        raise StockPickerError("the ledger's counter of outcomes is missing; run the migrations")
+    sequence = connection.execute(select(counters.c.value).where(counters.c.name == "outcomes")).scalar_one()
+    connection.execute(
+        insert(outcomes).values(proposal=proposal, sequence=sequence, outcome=outcome, detail=detail, recorded_at=now)
+    )
+    if outcome != "approved":
+        release_account(connection, proposal)
+
+
+def release_account(connection: Connection, proposal: str) -> None:
+    """Lets a next proposal be registered on the account that `proposal` holds."""
+    connection.execute(delete(open_proposals).where(open_proposals.c.proposal == proposal))
+
+
+def held_quantities(connection: Connection, account: str) -> dict[str, Decimal]:
+    """The account's positions in the ledger, in signed shares by symbol, without zeros."""
+    rows = connection.execute(select(positions.c.symbol, positions.c.quantity).where(positions.c.account == account))
+    return {symbol: quantity for symbol, quantity in sorted(tuple(row) for row in rows) if quantity}
+
+
+def record_fills(connection: Connection, account: str, reported: Iterable[Fill], now: datetime) -> int:
+    """Enters fills that the ledger does not have yet, with their effect on position and cash; says how many.
+
+    The caller holds the account's lock. A fill that is delivered twice is entered once.
+    """
+    delivered = list(reported)
+    here = fills.c.account == account
+    known = set(
+        connection.execute(
+            select(fills.c.fill_id).where(here, fills.c.fill_id.in_([fill.fill_id for fill in delivered]))
+        ).scalars()
+    )
+    fresh = [fill for fill in delivered if fill.fill_id not in known]
+    last = connection.execute(select(func.max(fills.c.sequence)).where(here)).scalar_one() or 0
+    for sequence, fill in enumerate(fresh, start=last + 1):
+        connection.execute(
+            insert(fills).values(
+                account=account,
+                fill_id=fill.fill_id,
+                sequence=sequence,
+                intent=fill.client_order_id,
+                symbol=fill.symbol,
+                quantity=fill.quantity,
+                price=fill.price,
+                commission=fill.commission,
+                session=fill.session,
+                filled_at=fill.filled_at,
+            )
+        )
+        move_cash(connection, account, f"fill {fill.fill_id}", fill.cash, now)
+    move_positions(connection, positions, account, [(fill.symbol, fill.quantity) for fill in fresh])
+    return len(fresh)
+
+
+def last_fill(connection: Connection, account: str) -> str | None:
+    """The broker's id of the last fill in the ledger, None before the first: from where to go on asking the broker."""
+    newest = select(fills.c.fill_id).where(fills.c.account == account).order_by(fills.c.sequence.desc()).limit(1)
+    return connection.execute(newest).scalar_one_or_none()
+
+
+def move_cash(connection: Connection, account: str, reference: str, amount: Decimal, now: datetime) -> None:
+    """Enters one movement of cash and the new balance; the same reference twice violates the primary key."""
+    connection.execute(
+        insert(cash_movements).values(account=account, reference=reference, amount=amount, recorded_at=now)
+    )
+    balance = connection.execute(select(accounts.c.cash).where(accounts.c.id == account)).scalar_one()
+    connection.execute(update(accounts).where(accounts.c.id == account).values(cash=balance + amount))
+
+
+def move_positions(connection: Connection, book: Table, account: str, changes: Iterable[tuple[str, Decimal]]) -> None:
+    """Adds signed share counts to the running positions in `book` (the ledger's or the paper broker's)."""
+    rows = connection.execute(select(book.c.symbol, book.c.quantity).where(book.c.account == account))
+    before: Mapping[str, Decimal] = {row.symbol: row.quantity for row in rows}
+    after: dict[str, Decimal] = {}
+    for symbol, change in changes:
+        after[symbol] = after.get(symbol, before.get(symbol, ZERO)) + change
+    for symbol, quantity in after.items():
+        if symbol in before:
+            here = (book.c.account == account) & (book.c.symbol == symbol)
+            connection.execute(update(book).where(here).values(quantity=quantity))
+        else:
+            connection.execute(insert(book).values(account=account, symbol=symbol, quantity=quantity))

@@ -1,0 +1,139 @@
+"""Targets and holdings to orders: sized down, never across zero, whatever the order of the names."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.trading.rebalance import Plan, Policy, UnpricedHolding, plan_orders
+
+EQUITY = Decimal(100_000)
+EXACT = Policy(cash_buffer=Decimal(0), no_trade_band=Decimal(0), minimum_notional=Decimal(0))
+NAMES = [f"S{number:02d}" for number in range(8)]
+
+weights = st.dictionaries(st.sampled_from(NAMES), st.decimals(-1, 1, places=4, allow_nan=False), max_size=len(NAMES))
+holdings_ = st.dictionaries(st.sampled_from(NAMES), st.integers(-500, 500).map(Decimal), max_size=len(NAMES))
+prices_ = st.fixed_dictionaries({name: st.decimals("0.5", 900, places=2) for name in NAMES})
+policies = st.builds(
+    Policy,
+    cash_buffer=st.decimals(0, "0.2", places=3),
+    no_trade_band=st.decimals(0, "0.05", places=3),
+    minimum_notional=st.decimals(0, 2000, places=0),
+)
+D = dict[str, Decimal]
+
+
+def after(plan: Plan, holdings: D) -> D:
+    book = dict(holdings)
+    for order in plan.orders:
+        book[order.symbol] = book.get(order.symbol, Decimal(0)) + order.signed_quantity
+    return book
+
+
+def test_a_plan_worked_out_by_hand() -> None:
+    targets = {"AAA": Decimal("0.5"), "BBB": Decimal("-0.3"), "CCC": Decimal("0.1"), "NEW": Decimal("0.1")}
+    prices = {name: Decimal(price) for name, price in {"AAA": 33, "BBB": 70, "CCC": 10, "OLD": 5}.items()}
+    holdings = {"AAA": Decimal(2000), "BBB": Decimal(100), "CCC": Decimal(980), "OLD": Decimal(-7)}
+    plan = plan_orders(targets, prices, holdings, EQUITY, Policy())
+    assert [(o.phase, o.symbol, o.side, o.quantity) for o in plan.orders] == [
+        ("reductions", "AAA", "sell", 2000 - 1484),  # 98,000 x 0.5 / 33 = 1484.8
+        ("reductions", "BBB", "sell", 100),
+        ("reductions", "OLD", "cover", 7),  # 35 of currency, but a full exit
+        ("openings", "BBB", "short", 420),  # 98,000 x 0.3 / 70 = 420
+    ]
+    assert plan.without_price == ("NEW",)
+    assert plan.too_small == ()
+
+
+@given(weights, prices_, holdings_, policies)
+@settings(max_examples=50, deadline=None)
+def test_no_traded_position_exceeds_its_target(targets: D, prices: D, holdings: D, policy: Policy) -> None:
+    plan = plan_orders(targets, prices, holdings, EQUITY, policy)
+    book = after(plan, holdings)
+    for symbol in {order.symbol for order in plan.orders} - set(plan.too_small):
+        wanted = EQUITY * (1 - policy.cash_buffer) * targets.get(symbol, Decimal(0)) / prices[symbol]
+        assert abs(book[symbol]) <= abs(wanted)
+        assert abs(wanted) - abs(book[symbol]) < 1
+        assert book[symbol] * wanted >= 0
+
+
+@given(weights, prices_, holdings_, policies)
+@settings(max_examples=50, deadline=None)
+def test_no_order_crosses_zero_and_reductions_come_first(targets: D, prices: D, holdings: D, policy: Policy) -> None:
+    plan = plan_orders(targets, prices, holdings, EQUITY, policy)
+    phases = [order.phase for order in plan.orders]
+    assert phases == sorted(phases, key=["reductions", "openings"].index)
+    book = dict(holdings)
+    for order in plan.orders:
+        before = book.get(order.symbol, Decimal(0))
+        now = before + order.signed_quantity
+        assert order.quantity > 0
+        assert before * now >= 0
+        assert (abs(now) < abs(before)) == (order.phase == "reductions")
+        assert (
+            order.side
+            == {True: ("sell", "buy"), False: ("cover", "short")}[before > 0 or now > 0][order.phase == "openings"]
+        )
+        book[order.symbol] = now
+
+
+@given(weights, prices_, holdings_, policies, st.permutations(NAMES))
+@settings(max_examples=50, deadline=None)
+def test_the_order_of_names_does_not_matter(
+    targets: D, prices: D, holdings: D, policy: Policy, order: list[str]
+) -> None:
+    def shuffled(figures: D) -> D:
+        return {name: figures[name] for name in order if name in figures}
+
+    assert plan_orders(targets, prices, holdings, EQUITY, policy) == plan_orders(
+        shuffled(targets), shuffled(prices), shuffled(holdings), EQUITY, policy
+    )
+
+
+@given(weights, prices_, holdings_)
+@settings(max_examples=25, deadline=None)
+def test_a_plan_carried_out_leaves_nothing_to_do(targets: D, prices: D, holdings: D) -> None:
+    done = after(plan_orders(targets, prices, holdings, EQUITY, EXACT), holdings)
+    assert plan_orders(targets, prices, done, EQUITY, EXACT).orders == ()
+
+
+@given(prices_, holdings_, policies)
+@settings(max_examples=25, deadline=None)
+def test_without_targets_everything_is_closed_however_small(prices: D, holdings: D, policy: Policy) -> None:
+    plan = plan_orders({}, prices, holdings, EQUITY, policy)
+    assert not any(after(plan, holdings).values())
+    assert {order.phase for order in plan.orders} <= {"reductions"}
+
+
+def test_small_changes_are_left_alone_and_named() -> None:
+    prices, held = {"AAA": Decimal(10)}, {"AAA": Decimal(975)}
+    assert plan_orders({"AAA": Decimal("0.1")}, prices, held, EQUITY, Policy()).too_small == ("AAA",)
+    banded = Policy(no_trade_band=Decimal("0.01"), minimum_notional=Decimal(0))
+    assert plan_orders({"AAA": Decimal("0.105")}, prices, held, EQUITY, banded).orders == ()
+
+
+def test_a_held_name_without_a_price_is_listed() -> None:
+    with pytest.raises(UnpricedHolding, match="no price for BBB, CCC"):
+        plan_orders({}, {"AAA": Decimal(1)}, {"CCC": Decimal(1), "BBB": Decimal(-1)}, EQUITY, EXACT)
+
+
+@pytest.mark.parametrize(
+    ("prices", "holdings", "equity", "message"),
+    [
+        ({"AAA": Decimal(0)}, {}, EQUITY, "price of AAA is 0"),
+        ({"AAA": Decimal("NaN")}, {}, EQUITY, "price of AAA is NaN"),
+        ({"AAA": Decimal(1)}, {"AAA": Decimal("1.5")}, EQUITY, "whole shares"),
+        ({}, {}, Decimal(0), "equity is 0"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(prices: D, holdings: D, equity: Decimal, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        plan_orders({}, prices, holdings, equity, EXACT)
+
+
+@pytest.mark.parametrize("wrong", [{"cash_buffer": Decimal(1)}, {"no_trade_band": Decimal(-1)}])
+def test_a_policy_that_cannot_be_is_refused(wrong: D) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+        Policy(**wrong)
