@@ -21,8 +21,8 @@ class NotYetAvailable(StockPickerError):
 def collect(source: PriceSource, symbols: Sequence[str] | None, days: Sequence[date], stored: pl.DataFrame) -> Fetched:
     """What to store for `days`, given the `stored` rows of those of them that were collected before.
 
-    `symbols` None asks for every symbol that the source has. Raises `NotYetAvailable` if the source ends before the last
-    of `days`.
+    `symbols` None asks for every symbol that the source has; stored rows of symbols that are not asked for stay. Raises
+    `NotYetAvailable` if the source ends before the last of `days`.
     """
     ends = source.available_through()
     if ends is not None and days[-1] > ends:
@@ -30,4 +30,4 @@ def collect(source: PriceSource, symbols: Sequence[str] | None, days: Sequence[d
             f"price source {source.name!r} ends on {ends} and was asked for {days[-1]}; "
             f"append the later days to it, or ask for days up to {ends}"
         )
-    return keep_the_stored_past(source.fetch(symbols, days), stored)
+    return keep_the_stored_past(source.fetch(symbols, days), stored, symbols)

@@ -4,6 +4,8 @@ The stored past is what features and models were made from. A later revision is 
 stored row stays, and the new figures go to quarantine under the reason `restated`.
 """
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from stockpicker_dagster.market.prices import PRICES_SCHEMA, QUARANTINE_SCHEMA
@@ -13,18 +15,19 @@ _FIGURES = [name for name, kind in PRICES_SCHEMA.items() if kind == pl.Float64]
 _TOLERANCE = 1e-9
 
 
-def keep_the_stored_past(fetched: Fetched, stored: pl.DataFrame) -> Fetched:
+def keep_the_stored_past(fetched: Fetched, stored: pl.DataFrame, asked: Sequence[str] | None = None) -> Fetched:
     """`fetched` with the `stored` rows of the same days in place of any that differ by more than 1e-9, relatively.
 
     Rows that are stored but no longer in the answer stay as well. Both frames have `PRICES_SCHEMA`; every revision, a
-    row that vanished included, is one quarantined row that shows both figures.
+    row of an `asked` symbol (None: of any) that vanished included, is one quarantined row that shows both figures.
     """
     if stored.is_empty():
         return fetched
     both = stored.join(fetched.prices, on=["symbol", "date"], how="left", suffix="_new", coalesce=True)
     vanished = pl.col("close_new").is_null()
+    unasked = pl.lit(False) if asked is None else ~pl.col("symbol").is_in(list(asked))
     differs = pl.any_horizontal([_differs(name) for name in _FIGURES])
-    revised = both.filter(vanished | differs).select(
+    revised = both.filter((vanished & ~unasked) | differs).select(
         "symbol",
         "date",
         pl.lit("restated").alias("reason"),
@@ -37,7 +40,7 @@ def keep_the_stored_past(fetched: Fetched, stored: pl.DataFrame) -> Fetched:
     return Fetched(
         prices=pl.concat([stored.select(PRICES_SCHEMA), fresh.select(PRICES_SCHEMA)]).sort("date", "symbol"),
         delistings=fetched.delistings,
-        quarantine=pl.concat([fetched.quarantine, revised.cast(dict(QUARANTINE_SCHEMA))]).sort(
+        quarantine=pl.concat([fetched.quarantine, revised.cast(pl.Schema(QUARANTINE_SCHEMA))]).sort(
             "date", "symbol", "reason"
         ),
     )

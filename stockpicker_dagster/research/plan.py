@@ -21,8 +21,8 @@ PLAN_SCHEMA: dict[str, pl.DataType] = {
     "reference_price": pl.Float64(),
     "model_id": pl.String(),
 }
-"""One row per stock to be held. target_weight: fraction of equity, negative when short; the long leg sums to 1, the short
-one to -1; reference_price: the close of `date`, in currency as traded. Known after the close of `date`."""
+"""One row per stock to be held. target_weight: fraction of equity, negative when short; the long leg sums to 1, the
+short one to -1; reference_price: the close of `date`, in currency as traded. Known after the close of `date`."""
 
 
 def plan_rebalance(

@@ -43,7 +43,9 @@ class Venue(Protocol):
     Real time is always passed in, so that a simulated venue may answer with its own and a test with any.
     """
 
-    simulated: bool
+    @property
+    def simulated(self) -> bool:
+        """Whether the venue is invented, its clock included."""
 
     def window(self, session: date, latest_stored: date, now: datetime) -> Window | None:
         """When a proposal planned after the close of `session` may be decided and executed.

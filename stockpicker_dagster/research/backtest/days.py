@@ -49,9 +49,9 @@ BACKTEST_SCHEMA: dict[str, pl.DataType] = {
     "random_net_returns": pl.List(pl.Float64()),
     "fresh_gross_returns": pl.List(pl.Float64()),
 }
-"""One row: the session `date`, known after its close. equity in currency; returns, costs and turnover as fractions of the
-equity at the close before; exposures and weights of the equity at the close; shares may be fractional.
-random_net_returns: net returns of the books on permuted identities; fresh_gross_returns: gross returns of fresh picks."""
+"""One row: the session `date`, known after its close. equity in currency; returns, costs and turnover as fractions of
+the equity at the close before; exposures and weights of the equity at the close; shares may be fractional.
+random_net_returns: net returns of the books on permuted identities; fresh_gross_returns: gross ones of fresh picks."""
 
 
 @dataclass(frozen=True)

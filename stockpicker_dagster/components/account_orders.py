@@ -1,0 +1,155 @@
+"""How a strategy's plan reaches its account: what the desk needs is read from the lake and the form, nothing decided.
+
+Whether there is a proposal, what a person decided and what is sent are questions of the ledger, answered in `trading`.
+"""
+
+import getpass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+import polars as pl
+
+from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.storage.io_manager import UNPARTITIONED
+from stockpicker_dagster.storage.lake import Lake
+from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
+from stockpicker_dagster.trading.corporate_actions import CorporateAction
+from stockpicker_dagster.trading.desk import booked_through, execute_approved, held_symbols, propose
+from stockpicker_dagster.trading.execution import ExecutionReport
+from stockpicker_dagster.training.code_version import code_version
+from stockpicker_dagster.training.models import describe_stored_model
+
+EXECUTIONS_SCHEMA: dict[str, pl.DataType] = {
+    "symbol": pl.String(),
+    "date": pl.Date(),
+    "proposal": pl.String(),
+    "side": pl.String(),
+    "phase": pl.String(),
+    "quantity": pl.String(),
+    "filled": pl.String(),
+    "price": pl.String(),
+    "status": pl.String(),
+    "reason": pl.String(),
+}
+"""One row an order of the proposal made after the close of `date`. Quantities in shares and prices in currency are
+exact decimals, as the ledger has them; price is the mean fill price, null without a fill."""
+
+_STALE_SESSIONS = 10
+"""How far back a price is looked for where a held stock did not trade on the planned session."""
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """The id of the registered proposal, or None, and a sentence about it."""
+
+    proposal_id: str | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Executed:
+    """The orders of a session in `EXECUTIONS_SCHEMA`, and a sentence about them."""
+
+    orders: pl.DataFrame
+    sentence: str
+
+
+def propose_rebalance(
+    deployment: Deployment, strategy: str, form: StrategyForm, session: date, plan: pl.DataFrame
+) -> Proposed:
+    """Proposes the plan of `session`, if that is the venue's current session and one on which the strategy decides."""
+    targets = plan.filter(pl.col("date") == session)
+    if targets.is_empty():
+        return Proposed(None, f"no proposal: {strategy!r} decides nothing after the close of {session}")
+    lake, account = deployment.lake, form.trading.account
+    prices_table = f"{form.prices.key}/prices"
+    latest = lake.days(prices_table)[-1]
+    if session != latest:
+        return Proposed(None, f"no proposal: {session} is history, the last session stored is {latest}")
+    model = _serving_model(lake, strategy, form, session)
+    references = _last_prices(lake, prices_table, session, held_symbols(deployment.database, account))
+    references.update(targets.select("symbol", "reference_price").iter_rows())
+    outcome = propose(
+        deployment.database,
+        account_id=account,
+        strategy=strategy,
+        author=f"os:{getpass.getuser()}",
+        session=session,
+        targets=dict(targets.select("symbol", "target_weight").iter_rows()),
+        reference_prices=references,
+        corporate_actions=list(_corporate_actions(lake, form, booked_through(deployment.database, account), session)),
+        venue=form.prices.build().venue(),
+        venue_name=form.prices.key,
+        latest_stored=latest,
+        model_id=targets["model_id"][0],
+        code_version=code_version(),
+        data_version=model["data_version"],
+        limits=form.trading.limits.model_dump(exclude_none=True),
+        now=deployment.now(),
+    )
+    return Proposed(outcome.id, outcome.reason if outcome.id else f"no proposal: {outcome.reason}")
+
+
+def execute_session(deployment: Deployment, strategy: str, form: StrategyForm, session: date) -> Executed:
+    """Executes what a person approved of `session`, or resumes it; without an approval nothing is sent."""
+    report = execute_approved(deployment.database, strategy, session, form.prices.build().venue(), deployment.now)
+    return Executed(_orders(report, session), report.message)
+
+
+def _orders(report: ExecutionReport, session: date) -> pl.DataFrame:
+    rows = [
+        {
+            "symbol": order.symbol,
+            "date": session,
+            "proposal": report.proposal,
+            "side": order.side,
+            "phase": order.phase,
+            "quantity": str(order.quantity),
+            "filled": str(order.filled),
+            "price": None if order.price is None else str(order.price),
+            "status": order.status,
+            "reason": order.reason,
+        }
+        for order in report.orders
+    ]
+    return pl.DataFrame(rows, schema=EXECUTIONS_SCHEMA)
+
+
+def _serving_model(lake: Lake, strategy: str, form: StrategyForm, session: date) -> dict[str, str]:
+    return describe_stored_model(lake.bundle(f"{strategy}/trained_model", form.period_key(session) or UNPARTITIONED))
+
+
+def _last_prices(lake: Lake, table: str, session: date, symbols: Sequence[str]) -> dict[str, float]:
+    """The last close of each symbol, at most ten sessions old: a held stock may not have traded on the session."""
+    if not symbols:
+        return {}
+    calendar = trading_calendar(CALENDAR)
+    wanted = set(calendar.sessions(calendar.offset(session, -_STALE_SESSIONS), session))
+    days = [day for day in lake.days(table) if day in wanted]
+    closes = lake.read(table, days).filter(pl.col("symbol").is_in(list(symbols))).sort("date")
+    return dict(closes.group_by("symbol").agg(pl.col("close").last()).iter_rows())
+
+
+def _corporate_actions(lake: Lake, form: StrategyForm, after: date | None, session: date) -> Iterator[CorporateAction]:
+    """What became known after `after`, up to `session`; nothing before an account's first proposal."""
+    if after is None or after >= session:
+        return
+    days = trading_calendar(CALENDAR).sessions(after, session)[1:]
+    prices = lake.read(f"{form.prices.key}/prices", days)
+    for row in prices.filter((pl.col("dividend") > 0) | (pl.col("split_ratio") != 1)).iter_rows(named=True):
+        if row["dividend"] > 0:
+            yield CorporateAction(row["date"], row["symbol"], "dividend", _exact(row["dividend"]))
+        if row["split_ratio"] != 1:
+            yield CorporateAction(row["date"], row["symbol"], "split", _exact(row["split_ratio"]), _exact(row["close"]))
+    for row in lake.read(f"{form.prices.key}/delistings", days).iter_rows(named=True):
+        last = _last_prices(lake, f"{form.prices.key}/prices", row["last_session"], [row["symbol"]])
+        if row["symbol"] in last:
+            amount = None if row["return"] is None else _exact(row["return"])
+            yield CorporateAction(row["date"], row["symbol"], "delisting", amount, _exact(last[row["symbol"]]))
+
+
+def _exact(figure: float) -> Decimal:
+    return Decimal(str(figure))

@@ -1,0 +1,448 @@
+"""The assets and checks of one strategy: scaled features, datasets, model, predictions, back-test, plan, executions.
+
+They are thin: each names what it reads and which room does the work. Arithmetic is in `research`, fitting in
+`training`, everything about orders in `trading`.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from stockpicker_dagster.components import checks
+from stockpicker_dagster.components.account_orders import EXECUTIONS_SCHEMA, execute_session, propose_rebalance
+from stockpicker_dagster.components.metadata import bars, column_schema, equity_plot, histogram, row_counts
+from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
+from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA, backtest_days, returns_matrix, summarize
+from stockpicker_dagster.research.cross_section import scale
+from stockpicker_dagster.research.plan import PLAN_SCHEMA, plan_rebalance
+from stockpicker_dagster.research.rebalancing import rebalance_days
+from stockpicker_dagster.research.splits import Split
+from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.storage.io_manager import UNPARTITIONED
+from stockpicker_dagster.storage.lake import Bundle
+from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
+from stockpicker_dagster.training.datasets import LabelRule, build_dataset
+from stockpicker_dagster.training.models import describe_model, load_model, train_model
+from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA, score_days
+
+_DAILY = (
+    "scaled_features",
+    "predictions",
+    "backtest_metrics",
+    "rebalance_orders",
+    "rebalance_approval",
+    "executions",
+)
+
+
+class _Strategy:
+    """What every asset of one strategy shares: keys, partitions, owners, the form and the calendar."""
+
+    def __init__(self, name: str, form: StrategyForm) -> None:
+        self.name = name
+        self.form = form
+        self.features = form.feature_set().names
+        self.calendar = trading_calendar(CALENDAR)
+        self.days = trading_days(form.prices.start)
+        self.periods = model_periods(form)
+        self.prices_key = dg.AssetKey([form.prices.key, "prices"])
+        self.features_key = dg.AssetKey([form.prices.key, form.features.set, "features"])
+        self.delistings_table = f"{form.prices.key}/delistings"
+
+    def key(self, asset: str) -> dg.AssetKey:
+        return dg.AssetKey([self.name, asset])
+
+    def settings(
+        self,
+        asset: str,
+        kinds: set[str],
+        description: str,
+        schema: dg.TableSchema | None = None,
+        check_names: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """The arguments that all assets have in common."""
+        metadata = {"dagster/column_schema": schema} if schema else {}
+        return {
+            "key": self.key(asset),
+            "partitions_def": self.days if asset in _DAILY else self.periods,
+            "backfill_policy": dg.BackfillPolicy.single_run() if asset in _DAILY or self.periods else None,
+            "group_name": self.name,
+            "owners": [self.form.dagster_owner],
+            "kinds": kinds,
+            "description": description,
+            "metadata": metadata,
+            "check_specs": checks.specs(self.key(asset), check_names),
+            # With checks beside it, the annotation alone would say that nothing is stored.
+            "dagster_type": dg.Any,
+        }
+
+    def sessions_served(self, through: date) -> list[date]:
+        """The sessions from the first that a model serves up to `through`."""
+        first = self.form.first_served
+        return self.calendar.sessions(first, through) if first <= through else []
+
+    def split(self, period: str) -> Split:
+        return self.form.split(None if self.periods is None else period)
+
+    def period_key(self, day: date) -> str:
+        return self.form.period_key(day) or UNPARTITIONED
+
+
+def strategy_assets(name: str, form: StrategyForm) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """The eight assets of DESIGN's table that belong to one strategy."""
+    strategy = _Strategy(name, form)
+    return [
+        _scaled_features(strategy),
+        _datasets(strategy),
+        _trained_model(strategy),
+        _predictions(strategy),
+        _backtest_metrics(strategy),
+        _rebalance_orders(strategy),
+        _rebalance_approval(strategy),
+        _executions(strategy),
+    ]
+
+
+def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
+    form = strategy.form
+    columns = {"symbol": pl.String(), "date": pl.Date(), **dict.fromkeys(strategy.features, pl.Float32())}
+
+    @dg.asset(
+        **strategy.settings(
+            "scaled_features",
+            {"numba", "parquet"},
+            "The universe's members on the day, each feature scaled over that day's cross-section, imputed and finite.",
+            column_schema(columns),
+            checks.SCALED,
+        ),
+        ins={"features": dg.AssetIn(strategy.features_key)},
+    )
+    def scaled_features(context: dg.AssetExecutionContext, features: pl.LazyFrame) -> dg.MaterializeResult:
+        days = sessions_of(context)
+        universe = form.universe.build(form.prices.build(), days[-1])
+        members = universe.membership(days)
+        rows = features.select("symbol", "date", *strategy.features).join(
+            members.lazy(), on=["symbol", "date"], how="semi"
+        )
+        table = scale(
+            rows.collect(), strategy.features, form.scaling.method, form.scaling.imputation, form.scaling.quantiles
+        )
+        return dg.MaterializeResult(
+            value=table,
+            metadata={
+                **row_counts(context, table, days),
+                "universe": universe.name,
+                "point_in_time": universe.point_in_time,
+                "caveat": universe.caveat or "none",
+                "members_last_day": members.filter(pl.col("date") == days[-1]).height,
+            },
+            check_results=[checks.complete_and_finite(table, strategy.features)],
+        )
+
+    return scaled_features
+
+
+def _datasets(strategy: _Strategy) -> dg.AssetsDefinition:
+    form = strategy.form
+    rule = LabelRule(form.label.horizon_days, form.label.transform, form.label.quantiles)
+
+    def dataset(deployment: Deployment, period: str) -> Bundle:
+        split = strategy.split(period)
+        lake, scaled_table = deployment.lake, strategy.key("scaled_features").to_user_string()
+        tested = _test_sessions(strategy, lake.days(scaled_table))
+        last = max([split.last_known, *tested])
+        sessions = strategy.calendar.sessions(split.train[0], last)
+        return build_dataset(
+            lake.read(scaled_table, sorted({*split.train, *split.validation, *tested})),
+            lake.read(strategy.prices_key.to_user_string(), sessions),
+            lake.read(strategy.delistings_table, sessions),
+            split,
+            tested,
+            strategy.features,
+            rule,
+            strategy.calendar,
+        )
+
+    @dg.asset(
+        **strategy.settings(
+            "datasets",
+            {"parquet"},
+            "Training, validation and test tables with labels, captions, and the market data of the same days.",
+        ),
+        # Training reaches years back from the period it serves, which no mapping between cadences can say.
+        deps=[
+            dg.AssetDep(strategy.key("scaled_features"), partition_mapping=dg.AllPartitionMapping()),
+            dg.AssetDep(strategy.prices_key, partition_mapping=dg.AllPartitionMapping()),
+        ],
+    )
+    def datasets(context: dg.AssetExecutionContext, deployment: Deployment) -> dict[str, Bundle]:
+        made: dict[str, Bundle] = {}
+        for period in _periods_of(context):
+            made[period] = dataset(deployment, period)
+            context.log.info("dataset of %s is ready", period)
+        context.add_output_metadata({"split_of_last_period": _split_text(strategy.split(max(made)))})
+        return made
+
+    return datasets
+
+
+def _test_sessions(strategy: _Strategy, stored: Sequence[date]) -> list[date]:
+    """The stored test sessions of fixed periods; a walk-forward model is tested by the predictions it serves."""
+    test = strategy.form.periods.test
+    return [day for day in stored if test[0] <= day <= test[1]] if test else []
+
+
+def _split_text(split: Split) -> str:
+    return (
+        f"train {split.train[0]} to {split.train[-1]}, validation {split.validation[0]} to {split.validation[-1]}, "
+        f"labels known by {split.last_known}"
+    )
+
+
+def _periods_of(context: dg.AssetExecutionContext) -> list[str]:
+    return (
+        sorted(context.partition_keys)
+        if context.has_partition_key or context.has_partition_key_range
+        else [UNPARTITIONED]
+    )
+
+
+def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
+    algorithm = strategy.form.algorithm
+
+    @dg.asset(
+        **strategy.settings(
+            "trained_model",
+            {algorithm.name},
+            "The fitted model of one period, with the data and code it was made from; model_id is a hash of them.",
+        ),
+        ins={"datasets": dg.AssetIn(strategy.key("datasets"))},
+    )
+    def trained_model(context: dg.AssetExecutionContext, datasets: dict[str, Path]) -> dict[str, Bundle]:
+        models: dict[str, Bundle] = {}
+        for period, folder in sorted(datasets.items()):
+            models[period] = train_model(
+                strategy.name, period, folder, algorithm.name, algorithm.hyperparameters, algorithm.seed
+            )
+            described = describe_model(models[period])
+            context.log.info("model %s of %s: %s", described["model_id"], period, described["metrics"])
+        context.add_output_metadata(_model_metadata(models))
+        return models
+
+    return trained_model
+
+
+def _model_metadata(models: dict[str, Bundle]) -> dict[str, Any]:
+    described = {period: describe_model(model) for period, model in models.items()}
+    last = described[max(described)]
+    ics = [each["metrics"].get("validation_rank_ic") or 0.0 for each in described.values()]
+    return {
+        "model_id": last["model_id"],
+        "data_version": last["data_version"],
+        "code_version": last["code_version"],
+        "hyperparameters": dg.MetadataValue.json(last["chosen"]),
+        "metrics": dg.MetadataValue.json(last["metrics"]),
+        **bars("validation_rank_ic_by_period", list(described), ics),
+    }
+
+
+def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
+    model_in = dg.AssetIn(
+        strategy.key("trained_model"), partition_mapping=serving_model() if strategy.periods else None
+    )
+
+    @dg.asset(
+        **strategy.settings(
+            "predictions",
+            {"parquet"},
+            "Every member ranked against the universe's mean, from most undervalued (rank 1) to most overvalued.",
+            column_schema(PREDICTIONS_SCHEMA),
+            checks.PREDICTIONS,
+        ),
+        ins={"scaled_features": dg.AssetIn(strategy.key("scaled_features")), "trained_model": model_in},
+    )
+    def predictions(
+        context: dg.AssetExecutionContext, scaled_features: pl.LazyFrame, trained_model: dict[str, Path]
+    ) -> dg.MaterializeResult:
+        days = sessions_of(context)
+        models = {
+            period: load_model(folder, strategy.name, strategy.features) for period, folder in trained_model.items()
+        }
+        table = score_days(
+            scaled_features.collect(), days, strategy.features, strategy.form.first_served, models, strategy.period_key
+        )
+        last = table.filter(pl.col("date") == days[-1])
+        return dg.MaterializeResult(
+            value=table,
+            metadata={
+                **row_counts(context, table, days),
+                "scored_last_day": last.height,
+                "most_undervalued": ", ".join(last["symbol"].head(10)),
+                "most_overvalued": ", ".join(last["symbol"].tail(10).reverse()),
+                **histogram("scores_last_day", last["score"].to_numpy(), "score"),
+            },
+            check_results=[checks.every_member_ranked(table)],
+        )
+
+    return predictions
+
+
+def _backtest_metrics(strategy: _Strategy) -> dg.AssetsDefinition:
+    form = strategy.form
+
+    @dg.asset(
+        **strategy.settings(
+            "backtest_metrics",
+            {"numba", "parquet"},
+            "The long-short book's day: returns, positions and costs, beside random books under the same rules.",
+            column_schema(BACKTEST_SCHEMA),
+            checks.BACKTEST,
+        ),
+        # The book's day follows from every day before it, which are read from the lake: a mapping that reaches back
+        # over the whole history takes Dagster longer to count than the back-test takes to run.
+        deps=[strategy.key("predictions"), strategy.prices_key],
+    )
+    def backtest_metrics(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
+        days = sessions_of(context)
+        table = _backtest_table(strategy, deployment, days)
+        return dg.MaterializeResult(
+            value=table,
+            metadata={**row_counts(context, table, days), **_backtest_metadata(table, form)},
+            check_results=[checks.equity_adds_up(table)],
+        )
+
+    return backtest_metrics
+
+
+def _backtest_table(strategy: _Strategy, deployment: Deployment, days: list[date]) -> pl.DataFrame:
+    backtest, lake = strategy.form.backtest, deployment.lake
+    sessions = strategy.sessions_served(days[-1])
+    if not sessions:
+        return pl.DataFrame(schema=BACKTEST_SCHEMA)
+    return backtest_days(
+        lake.read(strategy.key("predictions").to_user_string(), sessions),
+        lake.read(strategy.prices_key.to_user_string(), sessions),
+        lake.read(strategy.delistings_table, sessions),
+        sessions,
+        days,
+        backtest.rules(),
+        strategy.calendar,
+        backtest.simulations,
+        backtest.seed,
+    )
+
+
+def _backtest_metadata(table: pl.DataFrame, form: StrategyForm) -> dict[str, Any]:
+    """The run's own days at a glance; a run of few days has few figures."""
+    summary = summarize(table) if table.height > 1 else None
+    if summary is None:
+        return {"caveat": form.prices.build().caveat or "none"}
+    performance = summary.performance
+    return {
+        "caveat": form.prices.build().caveat or "none",
+        "span": f"{summary.first} to {summary.last}",
+        "net_sharpe": performance.net_sharpe,
+        "gross_sharpe": performance.gross_sharpe,
+        "net_annual_return": performance.net_annual_return,
+        "max_drawdown": performance.max_drawdown,
+        "turnover_per_year": performance.turnover_per_year,
+        "random_book_percentile": summary.random_books.percentile if summary.random_books else "never traded",
+        **equity_plot(
+            "equity",
+            table["date"].to_list(),
+            table["net_return"].to_numpy(),
+            returns_matrix(table["random_net_returns"]),
+        ),
+    }
+
+
+def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
+    form = strategy.form
+
+    @dg.asset(
+        **strategy.settings(
+            "rebalance_orders",
+            {"parquet"},
+            "The account-free plan: target weights and reference prices. The current session also proposes it to a "
+            "person.",
+            column_schema(PLAN_SCHEMA),
+            checks.PLAN,
+        ),
+        ins={
+            "predictions": dg.AssetIn(strategy.key("predictions")),
+            "prices": dg.AssetIn(strategy.prices_key),
+        },
+        deps=[strategy.key("backtest_metrics")],
+    )
+    def rebalance_orders(
+        context: dg.AssetExecutionContext,
+        predictions: pl.LazyFrame,
+        prices: pl.LazyFrame,
+        deployment: Deployment,
+    ) -> dg.MaterializeResult:
+        days = sessions_of(context)
+        backtest = form.backtest
+        deciding = rebalance_days(days, backtest.rebalance, strategy.calendar, backtest.rebalance_offset)
+        plan = plan_rebalance(
+            predictions.collect(),
+            prices.collect(),
+            days,
+            deciding,
+            backtest.long,
+            backtest.short,
+            backtest.weights,
+        )
+        outcome = propose_rebalance(deployment, strategy.name, form, days[-1], plan)
+        context.log.info(outcome.sentence)
+        return dg.MaterializeResult(
+            value=plan,
+            metadata={
+                **row_counts(context, plan, days),
+                "proposal": outcome.proposal_id or "none",
+                "proposal_note": outcome.sentence,
+            },
+            check_results=[checks.legs_balance(plan)],
+        )
+
+    return rebalance_orders
+
+
+def _rebalance_approval(strategy: _Strategy) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key=strategy.key("rebalance_approval"),
+        deps=[strategy.key("rebalance_orders")],
+        partitions_def=strategy.days,
+        group_name=strategy.name,
+        owners=[strategy.form.dagster_owner],
+        kinds={"person"},
+        description="A person's decision on the proposal. An event here is a trace of it, never a proof: that is in "
+        "the database.",
+    )
+
+
+def _executions(strategy: _Strategy) -> dg.AssetsDefinition:
+    @dg.asset(
+        **strategy.settings(
+            "executions",
+            {"parquet"},
+            "What was ordered and filled for an approved proposal. Nothing is sent without an approval in the "
+            "database.",
+            column_schema(EXECUTIONS_SCHEMA),
+        ),
+        deps=[strategy.key("rebalance_approval")],
+    )
+    def executions(context: dg.AssetExecutionContext, deployment: Deployment) -> pl.DataFrame:
+        days = sessions_of(context)
+        reports = [execute_session(deployment, strategy.name, strategy.form, day) for day in days]
+        for report in reports:
+            context.log.info(report.sentence)
+        table = pl.concat([report.orders for report in reports])
+        context.add_output_metadata({**row_counts(context, table, days), "outcome": reports[-1].sentence})
+        return table
+
+    return executions

@@ -1,0 +1,90 @@
+"""The health report of `stockpicker doctor`: what is wrong, and what to do about each thing that is.
+
+A finding never raises: what cannot be examined is itself a finding.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.home import Home
+from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.storage.lake import Lake, describe_days
+from stockpicker_dagster.storage.symbol_sets import incomplete_days
+from stockpicker_dagster.strategy_form import StrategyForm
+from stockpicker_dagster.trading import ledger
+from stockpicker_dagster.trading.accounts import halt_in_force
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    healthy: bool
+    sentence: str
+
+
+def findings(place: Home) -> Iterator[Finding]:
+    """Everything that is looked at, in the order in which it has to be put right."""
+    mode = place.root.stat().st_mode & 0o777
+    yield Finding(
+        "state folder", mode == 0o700, f"{place.root}, mode {mode:o}" + ("" if mode == 0o700 else "; chmod 700 it")
+    )
+    yield from _strategies(Lake(place.lake))
+    yield from _database()
+
+
+def _strategies(lake: Lake) -> Iterator[Finding]:
+    from stockpicker_dagster.runs import strategies
+
+    try:
+        forms = strategies()
+    except StockPickerError as error:
+        yield Finding("strategies", False, f"{error}; correct the lines named")
+        return
+    for name, form in forms.items():
+        if missing := form.missing_files():
+            yield Finding(
+                name, False, f"not there: {', '.join(map(str, missing))}; put it there, or change the strategy"
+            )
+        else:
+            yield _stored_days(name, form, lake, forms)
+
+
+def _stored_days(name: str, form: StrategyForm, lake: Lake, forms: dict[str, StrategyForm]) -> Finding:
+    from stockpicker_dagster.defs.market.assets import symbols_in_use
+
+    prices = f"{form.prices.key}/prices"
+    stored = lake.days(prices)
+    if not stored:
+        return Finding(name, True, f"nothing is stored yet; stockpicker run {name}")
+    try:
+        users = {other: each for other, each in forms.items() if each.prices.key == form.prices.key}
+        incomplete = sorted(incomplete_days(lake, prices, symbols_in_use(users, form.prices.build())))
+    except StockPickerError as error:
+        return Finding(name, False, str(error))
+    if incomplete:
+        return Finding(
+            name,
+            False,
+            f"{describe_days(incomplete)} of {prices} lack symbols that came into use later; "
+            f"stockpicker run {name} --from {incomplete[0]} --to {incomplete[-1]}",
+        )
+    return Finding(name, True, f"prices stored for {describe_days(stored)}")
+
+
+def _database() -> Iterator[Finding]:
+    try:
+        database = Deployment().database
+        with database.connect() as connection:
+            accounts = connection.execute(select(ledger.accounts.c.id)).scalars().all()
+    except Exception as error:  # any driver's error means the same to the reader
+        yield Finding("database", False, f"cannot be opened ({error}); check STOCKPICKER_DATABASE_URL and the disk")
+        return
+    yield Finding("database", True, f"{len(accounts)} accounts")
+    for account in accounts:
+        reason = halt_in_force(database, account)
+        yield Finding(f"account {account}", reason is None, reason or "not halted")

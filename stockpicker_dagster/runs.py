@@ -1,0 +1,226 @@
+"""Running a strategy's assets from the command line: the same Dagster runs as in its pages, with progress.
+
+A strategy is three kinds of run, because days and model periods are different partitions: prices to scaled features;
+datasets and models of the periods that are not trained yet; predictions to the proposed rebalance.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+
+import dagster as dg
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, EventLogEntry
+from dagster._core.utils import make_new_run_id
+
+from stockpicker_dagster.errors import InvalidInput, StockPickerError
+from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.research.splits import walk_forward_periods
+from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.storage.io_manager import UNPARTITIONED
+from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm, load
+
+STRATEGIES = Path(__file__).parent / "defs" / "strategies"
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+Report = Callable[[str], None]
+"""Takes one line about the progress."""
+
+
+class RunFailed(StockPickerError):
+    """An asset failed; the message is the asset's own."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The sessions that a run is for, both included."""
+
+    first: date
+    last: date
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first} to {self.last}"
+
+
+def find_strategy(name: str) -> StrategyForm:
+    """The strategy of that name. Raises `InvalidInput` if there is none, or if any strategy's file is broken.
+
+    One broken file keeps Dagster from loading all of them, hence all are checked, each mistake with file and line.
+    """
+    known = strategies()
+    if name not in known:
+        raise InvalidInput(f"strategy {name!r} is unknown; known: {', '.join(sorted(known)) or 'none'}")
+    return known[name]
+
+
+def strategies() -> dict[str, StrategyForm]:
+    """Every strategy in the project by name; `InvalidInput` lists the mistakes of all that are broken."""
+    forms: dict[str, StrategyForm] = {}
+    mistakes: list[str] = []
+    for path in sorted(STRATEGIES.glob("*/defs.yaml")):
+        try:
+            forms[path.parent.name] = load(path)
+        except InvalidInput as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise InvalidInput("\n".join(mistakes))
+    return forms
+
+
+def last_session(form: StrategyForm, deployment: Deployment) -> date:
+    """The last completed session that the strategy's source can answer for."""
+    completed = trading_calendar(CALENDAR).last_completed(deployment.now())
+    ends = form.prices.build().available_through()
+    return (
+        completed if ends is None else min(completed, trading_calendar(CALENDAR).previous_session(ends + timedelta(1)))
+    )
+
+
+def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: date | None, last: date | None) -> Span:
+    """What a run covers: up to the last completed session, from the first that any daily asset lacks.
+
+    Raises `InvalidInput` for reversed days, or days outside what the source has.
+    """
+    calendar = trading_calendar(CALENDAR)
+    newest = last_session(form, deployment)
+    if last is not None and last > newest:
+        raise InvalidInput(f"{last} is not there yet: the last completed session with prices is {newest}")
+    sessions = calendar.sessions(form.prices.start, min(last or newest, newest))
+    if not sessions:
+        raise InvalidInput(f"there is no session from {form.prices.start}, where prices start, to {last or newest}")
+    if first is None:
+        tables = (*_collecting(name, form), *_serving(name))
+        lacking = [day for table in tables for day in deployment.lake.missing(table, sessions)[:1]]
+        first = min([*lacking, sessions[-1]])
+    inside = [day for day in sessions if day >= first]
+    if not inside or first < form.prices.start:
+        raise InvalidInput(
+            f"no session can be run from {first} to {sessions[-1]}; prices start on {form.prices.start} and the last "
+            f"completed session is {newest}"
+        )
+    return Span(inside[0], inside[-1])
+
+
+def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Span, report: Report) -> None:
+    """Materializes every asset of the strategy for `span`, and the models that serve it. Raises `RunFailed`."""
+    periods = untrained_periods(name, form, deployment, span)
+    report(f"{name}: {span}, {len(periods)} model{'s' if len(periods) != 1 else ''} to train")
+    materialize(_collecting(name, form), span.first.isoformat(), span.last.isoformat(), report)
+    if periods:
+        keys = (f"{name}/datasets", f"{name}/trained_model")
+        if form.periods.walk_forward:
+            materialize(keys, periods[0], periods[-1], report)
+        else:
+            materialize(keys, None, None, report)
+    materialize(_serving(name), span.first.isoformat(), span.last.isoformat(), report)
+
+
+def untrained_periods(name: str, form: StrategyForm, deployment: Deployment, span: Span) -> list[str]:
+    """The keys of the model periods that serve some day of `span` and have no stored model, from first to last."""
+    stored = set(deployment.lake.bundles(f"{name}/trained_model"))
+    if form.periods.retrain is None:
+        return [] if UNPARTITIONED in stored or span.last < form.first_served else [UNPARTITIONED]
+    begin = max(span.first, form.first_served)
+    if begin > span.last:
+        return []
+    keys = [period.key for period in walk_forward_periods(begin, span.last, form.periods.retrain)]
+    lacking = [key for key in keys if key not in stored]
+    return keys[keys.index(lacking[0]) :] if lacking else []
+
+
+def execute_approved_session(name: str, session: date, report: Report) -> None:
+    """Materializes the strategy's `executions` of one session."""
+    materialize((f"{name}/executions",), session.isoformat(), session.isoformat(), report)
+
+
+def materialize(assets: Sequence[str], first: str | None, last: str | None, report: Report) -> None:
+    """One Dagster run over a range of partitions (None: an asset without any), in this process."""
+    run_id = make_new_run_id()
+    watch = _Progress(report)
+    tags = {_RANGE_START: first, _RANGE_END: last} if first is not None and last is not None else {}
+    try:
+        with DagsterInstance.get() as instance:
+            instance.add_event_listener(run_id, watch)
+            _job().execute_in_process(
+                instance=instance,
+                run_id=run_id,
+                asset_selection=[dg.AssetKey(asset.split("/")) for asset in assets],
+                tags=tags,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+    except Exception as error:
+        reason = _own_error(error)
+        if reason is None:
+            raise
+        raise RunFailed(str(reason)) from error
+    finally:
+        watch.end()
+
+
+def _collecting(name: str, form: StrategyForm) -> tuple[str, ...]:
+    return (f"{form.prices.key}/prices", f"{form.prices.key}/{form.features.set}/features", f"{name}/scaled_features")
+
+
+def _serving(name: str) -> tuple[str, ...]:
+    return (f"{name}/predictions", f"{name}/backtest_metrics", f"{name}/rebalance_orders")
+
+
+@lru_cache(maxsize=1)
+def _job() -> dg.JobDefinition:
+    from stockpicker_dagster.definitions import defs
+
+    return defs().resolve_implicit_global_asset_job_def()
+
+
+def _own_error(error: BaseException | None) -> StockPickerError | None:
+    """The error of ours that made Dagster's, if there is one."""
+    while error is not None and not isinstance(error, StockPickerError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+class _Progress:
+    """Turns Dagster's events into a line per asset, and on a terminal into a counter that moves."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.live = sys.stderr.isatty()
+        self.stored: Counter[str] = Counter()
+        self.started = time.monotonic()
+
+    def __call__(self, entry: EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None or event.step_key is None:
+            return
+        if event.event_type is DagsterEventType.STEP_START:
+            self.started = time.monotonic()
+            self._show(f"  {_asset_name(event)} ...")
+        elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+            name = _asset_name(event)
+            self.stored[name] += 1
+            if self.stored[name] % 100 == 0:
+                self._show(f"  {name} {self.stored[name]} partitions stored")
+        elif event.event_type is DagsterEventType.STEP_SUCCESS:
+            self._done(event)
+
+    def end(self) -> None:
+        """Clears the moving line."""
+        self._show("")
+
+    def _done(self, event: DagsterEvent) -> None:
+        self._show("")
+        name = _asset_name(event)
+        self.report(f"  {name}: {self.stored[name]} partitions in {time.monotonic() - self.started:.1f} s")
+
+    def _show(self, line: str) -> None:
+        if self.live:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+
+
+def _asset_name(event: DagsterEvent) -> str:
+    return (event.step_key or "").replace("__", "/")

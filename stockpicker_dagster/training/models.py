@@ -1,0 +1,114 @@
+"""A trained model as it is stored: the algorithm's artifact beside a `model.json` that says where it comes from.
+
+`model_id` is a hash of strategy, period, data and code: equal inputs give the same id and the same bytes. Loading
+checks that a model is used by its own strategy and on its own features; `training.scoring` checks that everything it
+was trained on was known before.
+"""
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from stockpicker_dagster.errors import InvalidInput, StockPickerError
+from stockpicker_dagster.research.algorithms import Algorithm, algorithm
+from stockpicker_dagster.storage.lake import Bundle
+from stockpicker_dagster.training.code_version import code_version
+from stockpicker_dagster.training.datasets import LABEL, read_captions, read_table
+
+MODEL = "model.json"
+
+
+class WrongModel(StockPickerError):
+    """A model was about to be used where it does not belong."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that is ready to score, with what `model.json` says of it."""
+
+    model_id: str
+    strategy: str
+    period: str
+    features: tuple[str, ...]
+    last_known: date
+    algorithm: Algorithm
+
+
+def train_model(
+    strategy: str, period: str, dataset: Path, name: str, hyperparameters: dict[str, Any], seed: int
+) -> Bundle:
+    """Fits the algorithm called `name` on a stored dataset and returns the files of the model."""
+    captions = read_captions(dataset)
+    train, validation = read_table(dataset, "train"), read_table(dataset, "validation")
+    fitted = algorithm(name).fit(train, validation, captions["features"], LABEL, hyperparameters, seed)
+    identity = {
+        "strategy": strategy,
+        "period": period,
+        "algorithm": name,
+        "hyperparameters": hyperparameters,
+        "seed": seed,
+        "data_version": captions["data_version"],
+        "code_version": code_version(),
+    }
+    model_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    with tempfile.TemporaryDirectory() as folder:
+        fitted.save(Path(folder))
+        artifact = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    description = {
+        **identity,
+        "model_id": model_id,
+        "features": captions["features"],
+        "chosen": fitted.chosen,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in fitted.metrics.items()},
+        "train": captions["train"],
+        "validation": captions["validation"],
+        "last_known": captions["last_known"],
+    }
+    return Bundle({**artifact, MODEL: (json.dumps(description, indent=2, sort_keys=True) + "\n").encode()})
+
+
+def describe_model(bundle: Bundle) -> dict[str, Any]:
+    """What `model.json` says, from the files before they are stored."""
+    content = bundle.files[MODEL]
+    assert isinstance(content, bytes)
+    description: dict[str, Any] = json.loads(content)
+    return description
+
+
+def describe_stored_model(folder: Path) -> dict[str, Any]:
+    """What `model.json` says, from a stored model. Raises `InvalidInput` if it cannot be read."""
+    try:
+        description: dict[str, Any] = json.loads((folder / MODEL).read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"the model {folder / MODEL} cannot be read ({error}); train it again") from error
+    return description
+
+
+def load_model(folder: Path, strategy: str, features: Sequence[str]) -> TrainedModel:
+    """The model in `folder`. Raises `WrongModel` if another strategy or another list of features made it."""
+    description = describe_stored_model(folder)
+    if description["strategy"] != strategy:
+        raise WrongModel(
+            f"the model {description['model_id']} belongs to strategy {description['strategy']!r}, not to "
+            f"{strategy!r}; train {strategy!r} for period {description['period']}"
+        )
+    if description["features"] != list(features):
+        changed = sorted(set(description["features"]) ^ set(features)) or "their order"
+        raise WrongModel(
+            f"the features of {strategy!r} changed since the model of {description['period']} was trained: {changed}; "
+            "train it again"
+        )
+    return TrainedModel(
+        model_id=description["model_id"],
+        strategy=strategy,
+        period=description["period"],
+        features=tuple(features),
+        last_known=date.fromisoformat(description["last_known"]),
+        algorithm=algorithm(description["algorithm"]).load(folder),
+    )
