@@ -94,7 +94,7 @@ def run(strategy: str, first: date | None, last: date | None, as_document: bool)
 def _run(strategy: str, first: date | None, last: date | None, as_document: bool) -> None:
     import time
 
-    from stockpicker_dagster.runs import find_strategy, run_strategy, span_to_run
+    from stockpicker_dagster.runs import find_strategy, proposal_note, run_strategy, span_to_run
     from stockpicker_dagster.storage.deployment import Deployment
     from stockpicker_dagster.summaries import as_json, as_text, summarize_strategy
 
@@ -102,7 +102,7 @@ def _run(strategy: str, first: date | None, last: date | None, as_document: bool
     form, deployment = find_strategy(strategy), Deployment()
     span = span_to_run(strategy, form, deployment, first, last)
     run_strategy(strategy, form, deployment, span, _say)
-    summary = summarize_strategy(strategy, form, deployment, span.last)
+    summary = summarize_strategy(strategy, form, deployment, span.last, proposal_note(strategy))
     _say(f"done in {time.monotonic() - began:.0f} s, peak memory {_peak_memory() / 2**30:.1f} GiB")
     commands = _next_commands(strategy, summary.proposal.id if summary.proposal else None)
     if as_document:

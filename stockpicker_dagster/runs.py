@@ -132,6 +132,14 @@ def untrained_periods(name: str, form: StrategyForm, deployment: Deployment, spa
     return keys[keys.index(lacking[0]) :] if lacking else []
 
 
+def proposal_note(name: str) -> str:
+    """What the last run of `rebalance_orders` said about its proposal."""
+    event = DagsterInstance.get().get_latest_materialization_event(dg.AssetKey([name, "rebalance_orders"]))
+    materialization = event.asset_materialization if event else None
+    note = materialization.metadata.get("proposal_note") if materialization else None
+    return str(note.value) if note else "the plan has not been run"
+
+
 def execute_approved_session(name: str, session: date, report: Report) -> None:
     """Materializes the strategy's `executions` of one session."""
     materialize((f"{name}/executions",), session.isoformat(), session.isoformat(), report)
@@ -177,10 +185,14 @@ def _job() -> dg.JobDefinition:
 
 
 def _own_error(error: BaseException | None) -> StockPickerError | None:
-    """The error of ours that made Dagster's, if there is one."""
-    while error is not None and not isinstance(error, StockPickerError):
+    """The error of ours that made Dagster's, if there is one; a chain of causes may lead back into itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, StockPickerError):
+            return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 class _Progress:

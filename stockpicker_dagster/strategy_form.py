@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -19,10 +19,11 @@ from pydantic import (
     ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.home import home
@@ -37,15 +38,20 @@ if TYPE_CHECKING:
     from stockpicker_dagster.research.backtest.engine import Rules
 
 COMPONENT_TYPE = "stockpicker_dagster.components.StockPickerStrategy"
+Period = Annotated[
+    tuple[date, date],
+    # Dagster makes a sample file from the schema and reads lists of one kind only.
+    WithJsonSchema({"type": "array", "items": {"type": "string", "format": "date"}, "minItems": 2, "maxItems": 2}),
+]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 OWNER = re.compile(r"[A-Za-z0-9_-]{1,64}|[^@\s]{1,64}@[^@\s]{1,190}")
 CALENDAR = "XNYS"
 
 
 class Misfit(ValueError):
-    """A field that is allowed by itself does not fit the rest of its form; the refusal is placed at that field."""
+    """Fields that are allowed by themselves do not fit together; the refusal is placed at `field`, or at the form."""
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, message: str, field: str | None = None) -> None:
         self.field = field
         super().__init__(message)
 
@@ -60,11 +66,19 @@ class Form(BaseModel):
     def _speak_plainly(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         _refuse_booleans(cls, value)
         try:
-            return handler(value)
+            form = handler(value)
+            form._agree()
         except ValidationError as error:
-            raise ValidationError.from_exception_data(
-                cls.__name__, [_plain(cls, details) for details in error.errors()]
-            ) from None
+            plain = [_plain(cls, details) for details in error.errors()]
+            raise ValidationError.from_exception_data(cls.__name__, plain) from None
+        except Misfit as error:
+            location = () if error.field is None else (error.field,)
+            refused = _sentence(str(error), location, value)
+            raise ValidationError.from_exception_data(cls.__name__, [refused]) from None
+        return form
+
+    def _agree(self) -> None:
+        """Raises `Misfit` if fields that are allowed by themselves do not fit together."""
 
 
 class UniverseForm(Form):
@@ -90,16 +104,14 @@ class UniverseForm(Form):
             raise ValueError(f"the symbols {value} cannot be ranked against each other; give at least two")
         return value
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
+    def _agree(self) -> None:
         given = [choice for choice in ("name", "symbols", "file") if getattr(self, choice) is not None]
         if len(given) != 1:
-            raise ValueError(
+            raise Misfit(
                 f"a universe is exactly one of name, symbols and file, and {' and '.join(given) or 'none'} was given"
             )
         if self.sector is not None and self.symbols is not None:
-            raise Misfit("sector", f"sector {self.sector!r} cannot narrow a list of symbols; list only its symbols")
-        return self
+            raise Misfit(f"sector {self.sector!r} cannot narrow a list of symbols; list only its symbols", "sector")
 
     def build(self, source: PriceSource, through: date) -> Universe:
         """The universe as known after the close of `through`. Raises `InvalidInput` where its file cannot be read."""
@@ -146,10 +158,9 @@ class PricesForm(Form):
             raise ValueError(f"start {value} is no session; the next one is {calendar.next_session(value)}")
         return value
 
-    @model_validator(mode="after")
-    def _settings_of_the_source_alone(self) -> Self:
+    def _agree(self) -> None:
         if self.source == "files" and (self.path is None or self.basis is None):
-            raise ValueError(
+            raise Misfit(
                 "source files needs a path and a basis (as_traded, or split_adjusted as most downloads are), "
                 f"and path is {str(self.path) if self.path else 'missing'!r}, basis is {self.basis or 'missing'!r}"
             )
@@ -157,9 +168,8 @@ class PricesForm(Form):
         for field in foreign:
             if field in self.model_fields_set and (given := getattr(self, field)) is not None:
                 raise Misfit(
-                    field, f"{field} {str(given)!r} belongs to source {other}, not to {self.source}; leave it out"
+                    f"{field} {str(given)!r} belongs to source {other}, not to {self.source}; leave it out", field
                 )
-        return self
 
     @property
     def key(self) -> str:
@@ -246,9 +256,9 @@ class ScalingForm(Form):
 class PeriodsForm(Form):
     """When is trained, validated and tested: fixed dates, or walk-forward with a model for each period served."""
 
-    train: tuple[date, date] | None = Field(None, description="Fixed: first and last date trained on.")
-    validation: tuple[date, date] | None = Field(None, description="Fixed: first and last date validated on.")
-    test: tuple[date, date] | None = Field(None, description="Fixed: first and last date tested on.")
+    train: Period | None = Field(None, description="Fixed: first and last date trained on.")
+    validation: Period | None = Field(None, description="Fixed: first and last date validated on.")
+    test: Period | None = Field(None, description="Fixed: first and last date tested on.")
     train_years: int | None = Field(None, ge=1, le=50, description="Walk-forward: years trained on.")
     validation_years: int | None = Field(
         None, ge=1, le=20, description="Walk-forward: years validated on, after those trained on."
@@ -257,19 +267,17 @@ class PeriodsForm(Form):
         None, description="Walk-forward: how often a new model is trained."
     )
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _agree(self) -> None:
         fixed = {"train": self.train, "validation": self.validation, "test": self.test}
         walking = {"train_years": self.train_years, "validation_years": self.validation_years, "retrain": self.retrain}
         given_fixed = [name for name, value in fixed.items() if value is not None]
         given_walking = [name for name, value in walking.items() if value is not None]
         if (len(given_fixed), len(given_walking)) not in {(3, 0), (0, 3)}:
             given = ", ".join(given_fixed + given_walking) or "nothing"
-            raise ValueError(
+            raise Misfit(
                 "periods are either train, validation and test, or train_years, validation_years and retrain; "
                 f"given: {given}"
             )
-        return self
 
     @field_validator("train", "validation", "test")
     @classmethod
@@ -372,26 +380,24 @@ class BacktestForm(Form):
             capital=self.capital,
         )
 
-    @model_validator(mode="after")
-    def _legs_and_offset(self) -> Self:
+    def _agree(self) -> None:
         if 0 < self.long < 1 and 0 < self.short < 1 and self.long + self.short > 1:
             raise Misfit(
-                "short",
                 f"long {self.long} and short {self.short} overlap: together they are more than the universe; their sum "
                 "may be at most 1",
+                "short",
             )
         if self.rebalance_offset is not None:
             if self.rebalance == "daily":
                 raise Misfit(
-                    "rebalance_offset",
                     f"rebalance_offset {self.rebalance_offset} has no meaning when rebalance is daily; leave it out",
+                    "rebalance_offset",
                 )
             if self.rebalance == "weekly" and self.rebalance_offset > 4:
                 raise Misfit(
-                    "rebalance_offset",
                     f"rebalance_offset {self.rebalance_offset} is no weekday; 0 is Monday, 4 is Friday",
+                    "rebalance_offset",
                 )
-        return self
 
 
 class LimitsForm(Form):
@@ -461,19 +467,17 @@ class StrategyForm(Form):
             )
         return value
 
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
+    def _agree(self) -> None:
         if self.universe.name == "simulated" and self.prices.source != "simulated":
             raise Misfit(
-                "universe", f"universe 'simulated' needs prices from source simulated, not {self.prices.source!r}"
+                f"universe 'simulated' needs prices from source simulated, not {self.prices.source!r}", "universe"
             )
         if self.prices.split_adjusted and self.features.names is not None:
             try:
                 feature_set(self.features.set).without_price_level().select(self.features.names)
             except InvalidInput as error:
-                raise Misfit("features", str(error)) from error
+                raise Misfit(str(error), "features") from error
         self._check_history()
-        return self
 
     def feature_set(self) -> FeatureSet:
         """The features that the strategy learns from; on split-adjusted prices without those of price level."""
@@ -555,7 +559,7 @@ class StrategyForm(Form):
             elif self.first_served <= trading_calendar(CALENDAR).last_day:
                 self.split(self.period_key(self.first_served))
         except InvalidInput as error:
-            raise Misfit("periods", str(error)) from error
+            raise Misfit(str(error), "periods") from error
 
 
 def simulated_universe(source: PriceSource, through: date) -> Universe:
@@ -596,7 +600,8 @@ def load(path: Path) -> StrategyForm:
         raise InvalidInput(f"{path}:1: this is no UTF-8 text ({error.reason}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        raise InvalidInput(f"{path}:{mark.line + 1 if mark else 1}: this is no YAML: {problem or error}") from error
+        reason = str(problem or error).splitlines()[0]
+        raise InvalidInput(f"{path}:{mark.line + 1 if mark else 1}: this is no YAML: {reason}") from error
     if not isinstance(document, dict) or document.get("type") != COMPONENT_TYPE:
         found = document.get("type") if isinstance(document, dict) else None
         raise InvalidInput(f"{path}:{_line(node, ('type',))}: type is {found!r}; a strategy's type is {COMPONENT_TYPE}")
@@ -613,7 +618,7 @@ def _located(path: Path, node: yaml.Node | None, error: ValidationError) -> Iter
     for details in error.errors():
         place = ".".join(str(part) for part in details["loc"])
         line = _line(node, ("attributes", *details["loc"]))
-        yield f"{path}:{line}: {place + ': ' if place else ''}{details['msg']}"
+        yield f"{path}:{line}: {place + ': ' if place else ''}{details['ctx']['error']}"
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
@@ -653,12 +658,8 @@ def _plain(form: type[BaseModel], details: Any) -> InitErrorDetails:
     value, kind, location = details["input"], details["type"], tuple(details["loc"])
     context = details.get("ctx", {})
     field = location[-1] if location else ""
-    if kind == "plain":
-        message = details["msg"]
-    elif kind == "value_error":
+    if kind == "value_error":
         message = str(context["error"])
-        if isinstance(context["error"], Misfit):
-            location = (*location, context["error"].field)
     elif kind == "extra_forbidden":
         message = f"{field!r} is no field here; known: {', '.join(sorted(form.model_fields))}"
     elif kind == "missing" and isinstance(field, int):
@@ -677,6 +678,5 @@ def _plain(form: type[BaseModel], details: Any) -> InitErrorDetails:
 
 
 def _sentence(message: str, location: tuple[int | str, ...], value: Any) -> InitErrorDetails:
-    return InitErrorDetails(
-        type=PydanticCustomError("plain", "{message}", {"message": message}), loc=location, input=value
-    )
+    # One of Pydantic's own types, because Dagster makes the error anew from its parts when it adds file and line.
+    return InitErrorDetails(type="value_error", loc=location, input=value, ctx={"error": ValueError(message)})

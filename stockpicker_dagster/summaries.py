@@ -14,7 +14,9 @@ import polars as pl
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.research.backtest.days import (
     BacktestSummary,
+    DelistingSensitivity,
     OffsetResult,
+    delisting_sensitivity,
     offset_spread,
     score_quality,
     summarize,
@@ -40,10 +42,15 @@ class StrategySummary:
     backtest: BacktestSummary | None
     quality: SignalQuality | None
     offsets: tuple[OffsetResult, ...]
+    delistings: DelistingSensitivity | None
     proposal: StoredProposal | None
+    no_proposal: str
+    """Why nothing is proposed; empty if something is."""
 
 
-def summarize_strategy(name: str, form: StrategyForm, deployment: Deployment, session: date) -> StrategySummary:
+def summarize_strategy(
+    name: str, form: StrategyForm, deployment: Deployment, session: date, proposal_note: str = "the plan was not run"
+) -> StrategySummary:
     """The summary of `name` after the close of `session`, from stored days. Raises `MissingDays` where one lacks."""
     lake, calendar = deployment.lake, trading_calendar(CALENDAR)
     first = form.first_served
@@ -53,10 +60,12 @@ def summarize_strategy(name: str, form: StrategyForm, deployment: Deployment, se
     caveats = list(dict.fromkeys(caveat for caveat in (source.caveat, universe.caveat) if caveat))
     ranking = lake.read(f"{name}/predictions", [session])
     if not served:
-        return StrategySummary(name, session, tuple(caveats), ranking, None, None, (), None)
-    predictions = lake.read(f"{name}/predictions", served)
+        return StrategySummary(name, session, tuple(caveats), ranking, None, None, (), None, None, proposal_note)
+    predictions = lake.scan(f"{name}/predictions", served).select("symbol", "date", "score").collect()
     prices = lake.read(f"{form.prices.key}/prices", served)
     delistings = lake.read(f"{form.prices.key}/delistings", served)
+    market = (predictions, prices, delistings, served, form.backtest.rules(), calendar)
+    proposal = _proposal_of(name, session, deployment)
     return StrategySummary(
         strategy=name,
         session=session,
@@ -64,8 +73,10 @@ def summarize_strategy(name: str, form: StrategyForm, deployment: Deployment, se
         ranking=ranking,
         backtest=summarize(lake.read(f"{name}/backtest_metrics", served)),
         quality=score_quality(predictions, prices, delistings, calendar, form.label.horizon_days),
-        offsets=tuple(offset_spread(predictions, prices, delistings, served, form.backtest.rules(), calendar)),
-        proposal=_proposal_of(name, session, deployment),
+        offsets=tuple(offset_spread(*market)),
+        delistings=delisting_sensitivity(*market),
+        proposal=proposal,
+        no_proposal="" if proposal else proposal_note,
     )
 
 
@@ -90,6 +101,8 @@ def as_json(summary: StrategySummary, commands: Sequence[str]) -> dict[str, Any]
             "backtest": _backtest_json(summary.backtest),
             "signal": asdict(summary.quality) if summary.quality else None,
             "rebalance_offsets": [asdict(offset) for offset in summary.offsets],
+            "unknown_delistings": asdict(summary.delistings) if summary.delistings else None,
+            "no_proposal": summary.no_proposal,
             "proposal": None
             if proposal is None
             else {
@@ -142,7 +155,7 @@ def as_text(summary: StrategySummary) -> str:
         + "".join(f"\nCAVEAT: {caveat}" for caveat in summary.caveats),
         _ranking_text(summary.ranking),
         _backtest_text(summary),
-        _proposal_text(summary.proposal),
+        _proposal_text(summary),
     ]
     return "\n\n".join(blocks)
 
@@ -193,12 +206,19 @@ def _backtest_text(summary: StrategySummary) -> str:
     if len(summary.offsets) > 1:
         spread = ", ".join(f"{each.offset}: {each.gross_sharpe:.2f}/{each.net_sharpe:.2f}" for each in summary.offsets)
         lines.append(f"  Sharpe before/after costs by rebalance offset  {spread}")
+    if summary.delistings:
+        lines.append(
+            f"  {summary.delistings.unknown} delistings have no known return: Sharpe after costs "
+            f"{summary.delistings.net_sharpe_at_zero:.2f} if each is 0, "
+            f"{summary.delistings.net_sharpe_at_minus_30:.2f} if each is -30 %"
+        )
     return "\n".join(lines)
 
 
-def _proposal_text(proposal: StoredProposal | None) -> str:
+def _proposal_text(summary: StrategySummary) -> str:
+    proposal = summary.proposal
     if proposal is None:
-        return "No rebalance is proposed."
+        return f"No rebalance is proposed: {summary.no_proposal.removeprefix('no proposal: ')}."
     document = proposal.document
     lines = [
         f"proposed rebalance {proposal.id}: {len(document.orders)} orders for account {document.account!r} "

@@ -30,7 +30,7 @@ def specs(asset: dg.AssetKey, names: Sequence[str]) -> list[dg.AssetCheckSpec]:
 def contract_holds(prices: pl.DataFrame) -> dg.AssetCheckResult:
     """Every stored row has positive prices, a high not below its low, a finite adjustment, and no twin."""
     sound = (
-        (pl.min_horizontal("open", "high", "low", "close") > 0)
+        pl.all_horizontal((pl.col(name) > 0) & pl.col(name).is_finite() for name in ("open", "high", "low", "close"))
         & (pl.col("high") >= pl.col("low"))
         & (pl.col("volume") >= 0)
         & pl.col("adjustment").is_finite()

@@ -35,6 +35,18 @@ def row_counts(context: dg.AssetExecutionContext, frame: pl.DataFrame, days: Seq
     return {"dagster/row_count": frame.height, "sessions": len(days)}
 
 
+def describe_last(context: dg.AssetExecutionContext, metadata: Mapping[str, Any]) -> None:
+    """Attaches what describes a whole run to its last partition.
+
+    Metadata of an output is stored with every partition of the run, and a plot in each of a thousand events fills the
+    disk.
+    """
+    if context.assets_def.partitions_def is None:
+        context.add_output_metadata(metadata)
+    else:
+        context.add_asset_metadata(metadata, partition_key=max(context.partition_keys))
+
+
 def lines_plot(name: str, frame: pl.DataFrame) -> dict[str, dg.MetadataValue]:
     """Each further column of `frame` over its first one; nothing for fewer than two rows."""
     if frame.height < 2:

@@ -14,7 +14,14 @@ import polars as pl
 
 from stockpicker_dagster.components import checks
 from stockpicker_dagster.components.account_orders import EXECUTIONS_SCHEMA, execute_session, propose_rebalance
-from stockpicker_dagster.components.metadata import bars, column_schema, equity_plot, histogram, row_counts
+from stockpicker_dagster.components.metadata import (
+    bars,
+    column_schema,
+    describe_last,
+    equity_plot,
+    histogram,
+    row_counts,
+)
 from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA, backtest_days, returns_matrix, summarize
@@ -132,15 +139,18 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
         table = scale(
             rows.collect(), strategy.features, form.scaling.method, form.scaling.imputation, form.scaling.quantiles
         )
-        return dg.MaterializeResult(
-            value=table,
-            metadata={
-                **row_counts(context, table, days),
+        describe_last(
+            context,
+            {
                 "universe": universe.name,
                 "point_in_time": universe.point_in_time,
                 "caveat": universe.caveat or "none",
                 "members_last_day": members.filter(pl.col("date") == days[-1]).height,
             },
+        )
+        return dg.MaterializeResult(
+            value=table,
+            metadata=row_counts(context, table, days),
             check_results=[checks.complete_and_finite(table, strategy.features)],
         )
 
@@ -185,16 +195,18 @@ def _datasets(strategy: _Strategy) -> dg.AssetsDefinition:
         for period in _periods_of(context):
             made[period] = dataset(deployment, period)
             context.log.info("dataset of %s is ready", period)
-        context.add_output_metadata({"split_of_last_period": _split_text(strategy.split(max(made)))})
+        describe_last(context, {"split_of_last_period": _split_text(strategy.split(max(made)))})
         return made
 
     return datasets
 
 
 def _test_sessions(strategy: _Strategy, stored: Sequence[date]) -> list[date]:
-    """The stored test sessions of fixed periods; a walk-forward model is tested by the predictions it serves."""
+    """The test sessions of fixed periods up to the last stored; a walk-forward model is tested by what it serves."""
     test = strategy.form.periods.test
-    return [day for day in stored if test[0] <= day <= test[1]] if test else []
+    inside = [day for day in stored if test[0] <= day <= test[1]] if test else []
+    # Every session up to the last one: a day that is lacking in between raises when it is read.
+    return strategy.calendar.sessions(test[0], inside[-1]) if test and inside else []
 
 
 def _split_text(split: Split) -> str:
@@ -231,7 +243,7 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
             )
             described = describe_model(models[period])
             context.log.info("model %s of %s: %s", described["model_id"], period, described["metrics"])
-        context.add_output_metadata(_model_metadata(models))
+        describe_last(context, _model_metadata(models))
         return models
 
     return trained_model
@@ -277,15 +289,18 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
             scaled_features.collect(), days, strategy.features, strategy.form.first_served, models, strategy.period_key
         )
         last = table.filter(pl.col("date") == days[-1])
-        return dg.MaterializeResult(
-            value=table,
-            metadata={
-                **row_counts(context, table, days),
+        describe_last(
+            context,
+            {
                 "scored_last_day": last.height,
                 "most_undervalued": ", ".join(last["symbol"].head(10)),
                 "most_overvalued": ", ".join(last["symbol"].tail(10).reverse()),
                 **histogram("scores_last_day", last["score"].to_numpy(), "score"),
             },
+        )
+        return dg.MaterializeResult(
+            value=table,
+            metadata=row_counts(context, table, days),
             check_results=[checks.every_member_ranked(table)],
         )
 
@@ -310,9 +325,10 @@ def _backtest_metrics(strategy: _Strategy) -> dg.AssetsDefinition:
     def backtest_metrics(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
         days = sessions_of(context)
         table = _backtest_table(strategy, deployment, days)
+        describe_last(context, _backtest_metadata(table, form))
         return dg.MaterializeResult(
             value=table,
-            metadata={**row_counts(context, table, days), **_backtest_metadata(table, form)},
+            metadata=row_counts(context, table, days),
             check_results=[checks.equity_adds_up(table)],
         )
 
@@ -399,13 +415,16 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
         )
         outcome = propose_rebalance(deployment, strategy.name, form, days[-1], plan)
         context.log.info(outcome.sentence)
-        return dg.MaterializeResult(
-            value=plan,
-            metadata={
-                **row_counts(context, plan, days),
+        describe_last(
+            context,
+            {
                 "proposal": outcome.proposal_id or "none",
                 "proposal_note": outcome.sentence,
             },
+        )
+        return dg.MaterializeResult(
+            value=plan,
+            metadata=row_counts(context, plan, days),
             check_results=[checks.legs_balance(plan)],
         )
 
@@ -442,7 +461,8 @@ def _executions(strategy: _Strategy) -> dg.AssetsDefinition:
         for report in reports:
             context.log.info(report.sentence)
         table = pl.concat([report.orders for report in reports])
-        context.add_output_metadata({**row_counts(context, table, days), "outcome": reports[-1].sentence})
+        context.add_output_metadata(row_counts(context, table, days))
+        describe_last(context, {"outcome": reports[-1].sentence})
         return table
 
     return executions

@@ -38,7 +38,7 @@ def keep_the_stored_past(fetched: Fetched, stored: pl.DataFrame, asked: Sequence
     )
     fresh = fetched.prices.join(stored, on=["symbol", "date"], how="anti")
     return Fetched(
-        prices=pl.concat([stored.select(PRICES_SCHEMA), fresh.select(PRICES_SCHEMA)]).sort("date", "symbol"),
+        prices=pl.concat([each.select(list(PRICES_SCHEMA)) for each in (stored, fresh)]).sort("date", "symbol"),
         delistings=fetched.delistings,
         quarantine=pl.concat([fetched.quarantine, revised.cast(pl.Schema(QUARANTINE_SCHEMA))]).sort(
             "date", "symbol", "reason"

@@ -26,6 +26,13 @@ from stockpicker_dagster.errors import InvalidInput, StockPickerError
 
 _SESSIONS = "stockpicker.sessions"
 _YEAR_FILE = "year.parquet"
+_OF_DIFFERENT_COLUMNS = (
+    pl.exceptions.SchemaError,
+    pl.exceptions.ColumnNotFoundError,
+    pl.exceptions.ShapeError,
+    pl.exceptions.InvalidOperationError,
+)
+"""What Polars raises for files whose columns differ: which of them depends on how they differ."""
 
 SessionsOfYear = Callable[[int], Sequence[date]]
 """The sessions that a table has in a year, first to last, whether or not they have passed."""
@@ -148,7 +155,7 @@ class Lake:
         """`scan`, collected. Raises `StockPickerError` if stored days have different columns."""
         try:
             return self.scan(table, days).collect()
-        except (pl.exceptions.SchemaError, pl.exceptions.ColumnNotFoundError, pl.exceptions.ShapeError) as error:
+        except _OF_DIFFERENT_COLUMNS as error:
             raise StockPickerError(
                 f"{table} holds days with different columns between {min(days)} and {max(days)}: its definition "
                 "changed since some were written; materialize the whole range again"

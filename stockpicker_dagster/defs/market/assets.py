@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from stockpicker_dagster.components import checks
-from stockpicker_dagster.components.metadata import column_schema, lines_plot, row_counts
+from stockpicker_dagster.components.metadata import column_schema, describe_last, lines_plot, row_counts
 from stockpicker_dagster.components.partitions import looking_back, sessions_of, trading_days
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import trading_calendar
@@ -106,20 +106,23 @@ def _prices(form: PricesForm, users: Strategies) -> dg.AssetsDefinition:
         fetched = collect(source, symbols, days, stored)
         rejected = fetched.quarantine["reason"].value_counts().sort("reason")
         note = store_symbol_set(lake, table, symbols)
-        return dg.MaterializeResult(
-            value=DayTable(
-                fetched.prices,
-                note=note,
-                beside={f"{form.key}/delistings": fetched.delistings, f"{form.key}/quarantine": fetched.quarantine},
-            ),
-            metadata={
-                **row_counts(context, fetched.prices, days),
+        describe_last(
+            context,
+            {
                 "caveat": source.caveat or "none",
                 "quarantined": fetched.quarantine.height,
                 "quarantined_by_reason": {row["reason"]: row["count"] for row in rejected.to_dicts()},
                 "delistings": fetched.delistings.height,
                 **lines_plot("stocks_with_prices", fetched.prices.group_by("date").len().sort("date")),
             },
+        )
+        return dg.MaterializeResult(
+            value=DayTable(
+                fetched.prices,
+                note=note,
+                beside={f"{form.key}/delistings": fetched.delistings, f"{form.key}/quarantine": fetched.quarantine},
+            ),
+            metadata=row_counts(context, fetched.prices, days),
             check_results=[
                 checks.contract_holds(fetched.prices),
                 checks.no_empty_sessions(fetched.prices, days),
@@ -163,14 +166,17 @@ def _features(form: PricesForm, features: FeatureSet, users: Strategies) -> dg.A
         since = first_needed(days, features.lookback, calendar, form.start)
         loaded = prices.filter(pl.col("date") >= since).collect()
         table = compute(features, loaded, days, calendar, form.start, loaded_from=since)
-        return dg.MaterializeResult(
-            value=table,
-            metadata={
-                **row_counts(context, table, days),
+        describe_last(
+            context,
+            {
                 "features": len(features.names),
                 "lookback_sessions": features.lookback,
                 "null_rate_last_day": _null_rates(table, features.names, days[-1]),
             },
+        )
+        return dg.MaterializeResult(
+            value=table,
+            metadata=row_counts(context, table, days),
             check_results=[checks.finite_or_null(table, features.names)],
         )
 

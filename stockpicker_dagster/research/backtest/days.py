@@ -182,6 +182,40 @@ def offset_spread(
     return results
 
 
+@dataclass(frozen=True)
+class DelistingSensitivity:
+    """What unknown delisting returns could change: the net Sharpe ratio if each is 0, and if each is -30 %.
+
+    Shumway (1997) measured -30 % for delistings for cause.
+    """
+
+    unknown: int
+    net_sharpe_at_zero: float
+    net_sharpe_at_minus_30: float
+
+
+def delisting_sensitivity(
+    predictions: pl.DataFrame,
+    prices: pl.DataFrame,
+    delistings: pl.DataFrame,
+    sessions: Sequence[date],
+    rules: Rules,
+    calendar: TradingCalendar,
+) -> DelistingSensitivity | None:
+    """The strategy's own book under both assumptions; None if every delisting return is known."""
+    unknown = delistings["return"].null_count()
+    if not unknown:
+        return None
+    market = market_data(prices, delistings, sessions)
+    scores = market.panel(predictions.filter(pl.col("symbol").is_in(list(market.symbols))), "score")
+    deciding = rebalance_days(sessions, rules.rebalance, calendar, rules.rebalance_offset)
+    at_zero, at_minus_30 = (
+        sharpe(run(scores, market, replace(rules, assumed_delisting_return=assumed), deciding).net_return)
+        for assumed in (0.0, -0.3)
+    )
+    return DelistingSensitivity(unknown, at_zero, at_minus_30)
+
+
 def score_quality(
     predictions: pl.DataFrame,
     prices: pl.DataFrame,
