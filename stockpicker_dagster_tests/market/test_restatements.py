@@ -1,0 +1,77 @@
+"""Restatements: the stored past is never overwritten in silence."""
+
+from datetime import date
+
+import polars as pl
+import pytest
+
+from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA, QUARANTINE_SCHEMA
+from stockpicker_dagster.market.restatements import keep_the_stored_past
+from stockpicker_dagster.market.sources import Fetched
+
+DAY, NEXT = date(2024, 1, 2), date(2024, 1, 3)
+
+
+def prices(*rows: tuple[str, date, float]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [(symbol, day, close, close, close, close, 100.0, 0.0, 1.0, 1.0, None) for symbol, day, close in rows],
+        schema=PRICES_SCHEMA,
+        orient="row",
+    )
+
+
+def answer(*rows: tuple[str, date, float]) -> Fetched:
+    return Fetched(prices(*rows), pl.DataFrame(schema=DELISTINGS_SCHEMA), pl.DataFrame(schema=QUARANTINE_SCHEMA))
+
+
+def test_an_equal_answer_changes_nothing() -> None:
+    stored = prices(("A", DAY, 10.0), ("B", DAY, 20.0))
+    again = keep_the_stored_past(answer(("A", DAY, 10.0), ("B", DAY, 20.0)), stored)
+    assert again.prices.equals(stored)
+    assert again.quarantine.is_empty()
+
+
+def test_a_revision_is_quarantined_with_both_figures_and_the_stored_row_stays() -> None:
+    stored = prices(("A", DAY, 10.0))
+    again = keep_the_stored_past(answer(("A", DAY, 10.5), ("A", NEXT, 11.0)), stored)
+    assert again.prices.equals(prices(("A", DAY, 10.0), ("A", NEXT, 11.0)))
+    [(symbol, day, reason, detail)] = again.quarantine.rows()
+    assert (symbol, day, reason) == ("A", DAY, "restated")
+    assert "close 10.0 -> 10.5" in detail
+
+
+@pytest.mark.parametrize("column", [name for name, kind in PRICES_SCHEMA.items() if kind == pl.Float64])
+def test_a_revision_of_any_figure_is_noticed(column: str) -> None:
+    stored = prices(("A", DAY, 10.0))
+    revised = answer(("A", DAY, 10.0))
+    changed = Fetched(revised.prices.with_columns(pl.col(column) + 0.5), revised.delistings, revised.quarantine)
+    again = keep_the_stored_past(changed, stored)
+    assert again.prices.equals(stored)
+    assert again.quarantine["detail"].str.contains(column).all()
+    assert again.quarantine.height == 1
+
+
+def test_noise_of_float_arithmetic_is_no_revision() -> None:
+    again = keep_the_stored_past(answer(("A", DAY, 10.0 + 1e-12)), prices(("A", DAY, 10.0)))
+    assert again.prices["close"].to_list() == [10.0]
+    assert again.quarantine.is_empty()
+
+
+def test_a_row_that_vanished_stays_and_is_quarantined() -> None:
+    stored = prices(("A", DAY, 10.0), ("B", DAY, 20.0))
+    again = keep_the_stored_past(answer(("A", DAY, 10.0)), stored, asked=["A", "B"])
+    assert again.prices.equals(stored)
+    assert again.quarantine["symbol"].to_list() == ["B"]
+    assert "no longer has this row" in again.quarantine["detail"][0]
+
+
+def test_a_symbol_that_was_not_asked_for_again_stays_and_is_no_revision() -> None:
+    stored = prices(("A", DAY, 10.0), ("B", DAY, 20.0))
+    again = keep_the_stored_past(answer(("A", DAY, 10.0)), stored, asked=["A"])
+    assert again.prices.equals(stored)
+    assert again.quarantine.is_empty()
+
+
+def test_a_day_that_was_never_stored_is_taken_as_it_is() -> None:
+    fresh = answer(("A", DAY, 10.0))
+    assert keep_the_stored_past(fresh, pl.DataFrame(schema=PRICES_SCHEMA)) is fresh

@@ -1,0 +1,197 @@
+"""The command: results on stdout, an error of ours as one message with exit code 1, and never a traceback."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import polars as pl
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from stockpicker_dagster import runs
+from stockpicker_dagster.cli import main
+from stockpicker_dagster.home import home
+from stockpicker_dagster.storage.lake import Lake
+from stockpicker_dagster.strategy_form import COMPONENT_TYPE
+from stockpicker_dagster.training.datasets import read_table
+from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA
+from stockpicker_dagster_tests.training.small_strategy import PRICES, SESSIONS, dataset
+
+Run = Callable[..., Result]
+STRATEGY = {
+    "owner": "research",
+    "universe": {"name": "simulated"},
+    "prices": {"source": "simulated", "start": "2023-01-03", "stocks": 12},
+    "periods": {"train_years": 1, "validation_years": 1, "retrain": "quarterly"},
+}
+PREDICTED = pl.DataFrame(
+    {
+        "symbol": ["A", "B"],
+        "date": [SESSIONS[0]] * 2,
+        "score": [0.5, -0.5],
+        "rank": [1, 2],
+        "model_id": ["m"] * 2,
+        "contributions": [[{"feature": "one", "value": 0.5}, {"feature": "two", "value": -0.25}], []],
+    },
+    schema=PREDICTIONS_SCHEMA,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `stockpicker` in a home and a project of its own, with the strategy `mine`; checks that no error leaks."""
+    for name in ("DAGSTER_HOME", "NUMBA_CACHE_DIR"):
+        monkeypatch.setenv(name, "before")
+    monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(runs, "STRATEGIES", tmp_path / "strategies")
+    folder = tmp_path / "strategies" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "defs.yaml").write_text(yaml.safe_dump({"type": COMPONENT_TYPE, "attributes": STRATEGY}))
+
+    def invoke(*arguments: str) -> Result:
+        result = CliRunner().invoke(main, list(arguments))
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def stored(run: Run) -> Lake:
+    """A lake with prices, predictions and a dataset of `mine`."""
+    lake = Lake(home().lake)
+    lake.write_days("simulated/prices", PRICES, SESSIONS, lambda _: SESSIONS)
+    lake.write_days("mine/predictions", PREDICTED, SESSIONS[:1], lambda _: SESSIONS)
+    lake.write_bundle("mine/datasets", "2023-04-01", dataset())
+    return lake
+
+
+def refused(result: Result) -> str:
+    """The one message of a refused command."""
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    [message] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    return message
+
+
+def test_an_unknown_strategy_is_refused_naming_those_known(run: Run) -> None:
+    assert refused(run("run", "yours")) == "Error: strategy 'yours' is unknown; known: mine"
+
+
+def test_a_broken_strategy_is_refused_with_file_and_line(run: Run) -> None:
+    path = runs.STRATEGIES / "mine" / "defs.yaml"
+    path.write_text(path.read_text().replace("owner: research", "owner: 7"))
+    line = path.read_text().splitlines().index("  owner: 7") + 1
+    assert f"{path}:{line}: owner: 7 was read as a int" in refused(run("run", "mine"))
+
+
+def test_sessions_that_cannot_be_run_are_refused(run: Run) -> None:
+    assert "2999-01-02 is not there yet: the last completed session" in refused(
+        run("run", "mine", "--to", "2999-01-02")
+    )
+    assert "no session from 2023-01-03, where prices start" in refused(run("run", "mine", "--to", "2022-01-03"))
+    assert "no session can be run from 2023-02-01 to 2023-01-31" in refused(
+        run("run", "mine", "--from", "2023-02-01", "--to", "2023-01-31")
+    )
+
+
+@pytest.mark.parametrize("day", ["tomorrow", "2024-13-01", "2024-02-30"])
+def test_a_day_that_is_none_is_refused_with_the_way_to_write_it(run: Run, day: str) -> None:
+    result = run("run", "mine", "--to", day)
+    assert result.exit_code == 2
+    assert f"{day!r} is no day; write it as YYYY-MM-DD, such as 2024-03-08" in result.stderr
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_message(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").touch()
+    monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "taken"))
+    assert "taken cannot be written" in refused(run("doctor"))
+
+
+def test_an_unknown_kind_of_database_is_one_message(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCKPICKER_DATABASE_URL", "mysql://there/ledger")
+    assert "the database kind 'mysql' is not supported" in refused(run("resume"))
+
+
+def test_an_unknown_proposal_and_a_halt_that_is_not_there_are_refused(run: Run) -> None:
+    assert "no-such" in refused(run("approve", "no-such"))
+    assert "there is no halt of all accounts" in refused(run("resume"))
+
+
+def test_a_halt_of_all_accounts_is_reported_by_the_doctor_until_it_is_lifted(run: Run) -> None:
+    assert run("halt", "--reason", "a drill").exit_code == 0
+    resumed = run("resume")
+    assert resumed.exit_code == 0
+    assert "1 halts lifted" in resumed.stdout
+
+
+def test_the_doctor_names_what_is_wrong_and_fails(run: Run, stored: Lake) -> None:
+    healthy = run("doctor")
+    assert healthy.exit_code == 0, healthy.output
+    assert "prices stored for 124 days" in healthy.stdout
+    path = runs.STRATEGIES / "mine" / "defs.yaml"
+    path.write_text("type: [")
+    broken = run("doctor")
+    assert broken.exit_code == 1
+    assert f"FAIL strategies: {path}:1: this is no YAML" in broken.stdout
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_datasets_are_exported_with_captions_and_market_data(run: Run, stored: Lake, tmp_path: Path, kind: str) -> None:
+    result = run("export", "datasets", "mine", "--format", kind, "--output", str(tmp_path / "out"))
+    files = {Path(line).name.removeprefix("mine_datasets_2023-04-01_"): Path(line) for line in result.stdout.split()}
+    assert set(files) == {f"{part}.{kind}" for part in ("train", "validation", "test", "market_data")} | {
+        "captions.json"
+    }
+    read = pl.read_parquet if kind == "parquet" else pl.read_csv
+    captions = json.loads(files["captions.json"].read_text())
+    for part, rows in captions["rows"].items():
+        table = read(files[f"{part}.{kind}"])
+        assert table.height == rows
+        assert table.columns == ["symbol", "date", *captions["features"], captions["label"], "label_return"]
+    market_data = read(files[f"market_data.{kind}"])
+    assert market_data.columns == captions["market_data"]
+    own = read_table(stored.bundle("mine/datasets", "2023-04-01"), "market_data")
+    assert market_data["close"].to_list() == pytest.approx(own["close"].to_list(), rel=1e-12)
+
+
+def test_the_days_asked_for_are_exported_and_named_in_the_file(run: Run, stored: Lake) -> None:
+    first, last = SESSIONS[3], SESSIONS[5]
+    result = run("export", "prices", "mine", "--format", "parquet", "--from", str(first), "--to", str(last))
+    [path] = [Path(line) for line in result.stdout.split()]
+    assert path == home().root / "exports" / f"mine_prices_{first}_{last}.parquet"
+    assert pl.read_parquet(path).equals(PRICES.filter(pl.col("date").is_between(first, last)))
+
+
+def test_contributions_are_words_in_csv(run: Run, stored: Lake) -> None:
+    [path] = run("export", "predictions", "mine").stdout.split()
+    assert pl.read_csv(path)["contributions"].to_list() == ["one=0.5 two=-0.25", ""]
+
+
+def test_an_export_of_nothing_is_refused_naming_what_is_stored(run: Run, stored: Lake) -> None:
+    message = refused(run("export", "prices", "mine", "--from", "2030-01-02"))
+    assert f"no day from 2030-01-02 to its end; stored: {SESSIONS[0]} to {SESSIONS[-1]}" in message
+    assert "stored: nothing" in refused(run("export", "features", "mine"))
+    assert "no period that begins by 2020-01-01" in refused(run("export", "datasets", "mine", "--to", "2020-01-01"))
+    assert "not from 2023-01-03 on" in refused(run("export", "datasets", "mine", "--from", "2023-01-03"))
+
+
+def test_an_export_into_a_folder_that_cannot_be_written_says_so(run: Run, stored: Lake, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    for table in ("prices", "datasets"):
+        message = refused(run("export", table, "mine", "--output", str(tmp_path / "taken" / "deeper")))
+        assert "cannot be written" in message
+        assert "choose another folder with --output" in message
+
+
+def test_every_command_explains_itself_and_its_options(run: Run) -> None:
+    for command in main.commands.values():
+        assert command.help
+        unexplained = [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
+        assert unexplained == [], command.name
+    assert run("--help").exit_code == 0
