@@ -74,5 +74,5 @@ resolve: $(VENV)/.installed-dev  ## Checks, without downloading them, that every
 		esac; done
 
 clean:  ## Removes what can be made again: the virtual environment and caches. State is never touched.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .numba_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find stockpicker_dagster stockpicker_dagster_tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from stockpicker_dagster.home import home, keep_compiled_kernels
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import LakeIOManager
 
@@ -26,6 +27,10 @@ def bind(definitions: dg.Definitions) -> dg.Definitions:
             executor=dg.in_process_executor,
         ),
     )
+
+
+# Dagster's own processes come here without the `stockpicker` command.
+keep_compiled_kernels(home())
 
 
 @dg.definitions

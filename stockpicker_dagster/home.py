@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.errors import StockPickerError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -69,10 +70,23 @@ def prepare_home(*, announce: bool = True) -> Home:
         ) from error
     # With DAGSTER_HOME set, Dagster does not read the dagster.yaml of the project root: hence the copy.
     os.environ["DAGSTER_HOME"] = str(place.dagster)
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(place.root / "compiled"))
+    keep_compiled_kernels(place)
     if announce:
         print(f"stockpicker: state is in {place.root}", file=sys.stderr)  # noqa: T201
     return place
+
+
+def keep_compiled_kernels(place: Home) -> None:
+    """Has compiled code kept in the home, apart for each version of the sources; call it before Numba is imported.
+
+    Numba notices a change in the file of a kernel, but not in the file of another kernel that it calls: after an update
+    it could run a mixture of old and new.
+    """
+    compiled = place.root / "compiled"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled / code_version()))
+    for stale in compiled.glob("*"):
+        if stale.name != code_version():
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _copy_instance_settings(place: Home) -> None:

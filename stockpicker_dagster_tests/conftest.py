@@ -19,6 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from stockpicker_dagster.code_version import code_version
+
+# Compiled kernels are shared by all test processes and runs of one version of the sources, never by two.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".numba_cache" / code_version()))
+
 REAL_DATA = "STOCKPICKER_REAL_DATA"
 CI = "STOCKPICKER_CI"
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import polars as pl
 
+from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
@@ -19,7 +20,6 @@ from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
 from stockpicker_dagster.trading.desk import booked_through, execute_approved, held_symbols, propose
 from stockpicker_dagster.trading.execution import ExecutionReport
-from stockpicker_dagster.training.code_version import code_version
 from stockpicker_dagster.training.models import describe_stored_model
 
 EXECUTIONS_SCHEMA: dict[str, pl.DataType] = {

@@ -22,7 +22,7 @@ _NEW_YORK = "America/New_York"
 _DAILY_CRON = "15 20 * * *"
 """Quarter past eight in the evening: the day's partition has opened, in winter and in summer time."""
 _TRAINING_CRON = "0 5 * * *"
-"""Early on the first session of a period, hours before the evening's scores need its model."""
+"""Early in the morning, hours before the evening's scores need the model of a period that begins with the day."""
 
 
 def strategy_runs(name: str, form: StrategyForm) -> dg.Definitions:
@@ -95,17 +95,18 @@ def _training_schedule(name: str, form: StrategyForm, job: UnresolvedAssetJobDef
         execution_timezone=_NEW_YORK,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
-    def training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def training(context: dg.ScheduleEvaluationContext, deployment: Deployment) -> dg.RunRequest | dg.SkipReason:
         day = _new_york_day(context.scheduled_execution_time)
         if reason := _no_run(form, day):
             return dg.SkipReason(reason)
         assert form.periods.retrain is not None
         period = period_of(day, form.periods.retrain)
-        if trading_calendar(CALENDAR).previous_session(day) >= period.serves_from:
-            return dg.SkipReason(f"the model of {period.key} is trained on that period's first session, not on {day}")
         if period.serves_from < form.first_served:
             return dg.SkipReason(f"the first model serves from {form.first_served}: there is too little history before")
-        return dg.RunRequest(run_key=period.key, partition_key=period.key)
+        if period.key in deployment.lake.bundles(f"{name}/trained_model"):
+            return dg.SkipReason(f"the model of {period.key} is trained")
+        # Asked for again every morning until it is there: a missed tick or a failed run must not end the scores.
+        return dg.RunRequest(run_key=f"{period.key} on {day}", partition_key=period.key)
 
     return training
 

@@ -15,10 +15,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.research.algorithms import Algorithm, algorithm
 from stockpicker_dagster.storage.lake import Bundle
-from stockpicker_dagster.training.code_version import code_version
 from stockpicker_dagster.training.datasets import LABEL, read_captions, read_table
 
 MODEL = "model.json"

@@ -11,6 +11,7 @@ import pytest
 from stockpicker_dagster.components import strategy_runs as runs_file
 from stockpicker_dagster.components.strategy_runs import strategy_runs
 from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.storage.lake import Bundle
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading.approval import Outcome
 from stockpicker_dagster_tests.components.forms import FIXED, strategy_form
@@ -22,7 +23,10 @@ FORM = strategy_form()
 def tick(form: StrategyForm, schedule: str, moment: datetime) -> dg.RunRequest | dg.SkipReason:
     """What the schedule asks for at that moment."""
     [found] = [each for each in strategy_runs("mine", form).schedules or [] if each.name == f"mine_{schedule}"]
-    result = found(dg.build_schedule_context(scheduled_execution_time=moment.astimezone(UTC)))
+    context = dg.build_schedule_context(
+        scheduled_execution_time=moment.astimezone(UTC), resources={"deployment": Deployment()}
+    )
+    result = found(context)
     assert isinstance(result, dg.RunRequest | dg.SkipReason)
     return result
 
@@ -68,16 +72,23 @@ def test_a_missing_file_is_skipped_naming_it(tmp_path: Path, monkeypatch: pytest
     assert isinstance(tick(form, "daily", evening(date(2024, 1, 5))), dg.RunRequest)
 
 
-def test_a_model_is_trained_on_the_morning_of_the_first_session_that_it_serves() -> None:
-    request = tick(FORM, "training", morning(date(2024, 4, 1)))
-    assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == request.run_key == "2024-04-01"
+def test_a_model_is_asked_for_every_morning_of_its_period_until_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path))
+    first = tick(FORM, "training", morning(date(2024, 4, 1)))
+    again = tick(FORM, "training", morning(date(2024, 4, 2)))
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(again, dg.RunRequest)
+    assert first.partition_key == again.partition_key == "2024-04-01"
+    assert first.run_key != again.run_key
+    Deployment().lake.write_bundle("mine/trained_model", "2024-04-01", Bundle({"model.json": b"{}"}))
+    trained = tick(FORM, "training", morning(date(2024, 4, 3)))
+    assert isinstance(trained, dg.SkipReason)
+    assert trained.skip_message == "the model of 2024-04-01 is trained"
     january = tick(FORM, "training", morning(date(2024, 1, 2)))
     assert isinstance(january, dg.RunRequest)
     assert january.partition_key == "2024-01-01"
-    later = tick(FORM, "training", morning(date(2024, 4, 2)))
-    assert isinstance(later, dg.SkipReason)
-    assert "the model of 2024-04-01 is trained on that period's first session" in (later.skip_message or "")
 
 
 def test_no_model_is_trained_before_there_is_history_for_it() -> None:

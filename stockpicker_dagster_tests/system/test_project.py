@@ -41,6 +41,7 @@ ROOMS = (
     "market",
     "storage",
     "home",
+    "code_version",
     "errors",
 )
 

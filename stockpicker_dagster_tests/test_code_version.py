@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import stockpicker_dagster
-from stockpicker_dagster.training.code_version import code_version
+from stockpicker_dagster.code_version import code_version
 
 
 @pytest.fixture
