@@ -228,14 +228,25 @@ class Lake:
         folder = self._folder(table)
         if not folder.is_dir():
             return []
+        self._put_back(table)
         return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
     def bundle(self, table: str, key: str) -> Path:
         """The folder of a stored bundle. Raises `MissingBundle`."""
         folder = self._folder(f"{table}/{key}")
         if not folder.is_dir():
+            self._put_back(table)
+        if not folder.is_dir():
             raise MissingBundle(table, key)
         return folder
+
+    def _put_back(self, table: str) -> None:
+        """Gives its name back to a bundle whose replacement was cut off between two renames."""
+        for stale in self._folder(table).glob(".*.old"):
+            target = stale.with_name(stale.name.removeprefix(".").removesuffix(".old"))
+            with self._locked(table):
+                if stale.is_dir() and not target.exists():
+                    stale.rename(target)
 
     # Files
 

@@ -8,13 +8,13 @@ import pytest
 
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.market.collection import NotYetAvailable, collect
-from stockpicker_dagster.market.prices import PRICES_SCHEMA
+from stockpicker_dagster.market.restatements import StoredPast
 from stockpicker_dagster.market.sources.files import FilesSource
 from stockpicker_dagster.market.sources.simulated import simulated_market
 
 START = date(2024, 1, 2)
 DAYS = trading_calendar("XNYS").sessions(START, date(2024, 1, 31))
-NOTHING = pl.DataFrame(schema=PRICES_SCHEMA)
+NOTHING = StoredPast()
 
 
 def test_days_beyond_the_source_are_refused_naming_its_end(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_range_and_its_days_collect_the_same_rows_and_asking_again_changes_not
     whole = collect(source, None, DAYS, NOTHING)
     daily = pl.concat([collect(source, None, [day], NOTHING).prices for day in DAYS])
     assert whole.prices.equals(daily)
-    again = collect(source, None, DAYS, whole.prices)
+    again = collect(source, None, DAYS, StoredPast(whole.prices, whole.delistings, whole.quarantine))
     assert again.prices.equals(whole.prices)
     assert again.quarantine.equals(whole.quarantine)
 
@@ -40,7 +40,8 @@ def test_a_range_and_its_days_collect_the_same_rows_and_asking_again_changes_not
 def test_a_symbol_taken_out_of_use_keeps_its_stored_rows() -> None:
     source = simulated_market("simulated", START, 12, 3)
     symbols = source.fetch(None, DAYS).prices["symbol"].unique().sort().to_list()
-    stored = collect(source, symbols, DAYS, NOTHING).prices
-    again = collect(source, symbols[1:], DAYS, stored)
-    assert again.prices.equals(stored)
+    stored = collect(source, symbols, DAYS, NOTHING)
+    again = collect(source, symbols[1:], DAYS, StoredPast(stored.prices, stored.delistings, stored.quarantine))
+    assert again.prices.equals(stored.prices)
+    assert again.delistings.equals(stored.delistings)
     assert again.quarantine.filter(pl.col("reason") == "restated").is_empty()

@@ -271,3 +271,13 @@ def test_equal_frames_are_equal_bytes_whatever_their_chunks() -> None:
     whole = rows(ALL)
     pieces = pl.concat([rows([day]) for day in ALL], rechunk=False)
     assert lake_file.parquet_bytes([whole], {}) == lake_file.parquet_bytes([pieces], {})
+
+
+def test_a_bundle_whose_replacement_was_cut_off_is_still_there(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.write_bundle("s/model", "2024-01-01", Bundle({"a": b"old"}))
+    (tmp_path / "s/model/2024-01-01").rename(tmp_path / "s/model/.2024-01-01.old")
+    assert lake.bundles("s/model") == ["2024-01-01"]
+    assert (lake.bundle("s/model", "2024-01-01") / "a").read_bytes() == b"old"
+    lake.write_bundle("s/model", "2024-01-01", Bundle({"a": b"new"}))
+    assert (lake.bundle("s/model", "2024-01-01") / "a").read_bytes() == b"new"

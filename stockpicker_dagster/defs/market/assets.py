@@ -17,6 +17,7 @@ from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.market.collection import collect
 from stockpicker_dagster.market.prices import PRICES_SCHEMA
+from stockpicker_dagster.market.restatements import StoredPast
 from stockpicker_dagster.market.sources import PriceSource
 from stockpicker_dagster.research.features.computation import compute, first_needed
 from stockpicker_dagster.research.features.declaration import FeatureSet, feature_set
@@ -27,6 +28,8 @@ from stockpicker_dagster.strategy_form import CALENDAR, PricesForm, StrategyForm
 
 _LONGEST_YEAR = 255
 """More sessions than any year has: an anchor lies at most this far before a look-back."""
+
+_COLLECTED = ("prices", "delistings", "quarantine")
 
 Strategies = Mapping[str, StrategyForm]
 
@@ -101,9 +104,8 @@ def _prices(form: PricesForm, users: Strategies) -> dg.AssetsDefinition:
         days = sessions_of(context)
         source, lake = form.build(), deployment.lake
         symbols = symbols_in_use(users, source)
-        again = sorted(set(days) & set(lake.days(table)))
-        stored = lake.read(table, again) if again else pl.DataFrame(schema=PRICES_SCHEMA)
-        fetched = collect(source, symbols, days, stored)
+        incomplete = incomplete_days(lake, table, symbols)
+        fetched = collect(source, symbols, days, _stored_past(lake, form.key, days, incomplete))
         rejected = fetched.quarantine["reason"].value_counts().sort("reason")
         note = store_symbol_set(lake, table, symbols)
         describe_last(
@@ -126,19 +128,22 @@ def _prices(form: PricesForm, users: Strategies) -> dg.AssetsDefinition:
             check_results=[
                 checks.contract_holds(fetched.prices),
                 checks.no_empty_sessions(fetched.prices, days),
-                checks.every_symbol_asked_for(_incomplete_after(lake, table, symbols, days)),
+                checks.every_symbol_asked_for({day: incomplete[day] for day in incomplete.keys() - set(days)}),
             ],
         )
 
     return prices
 
 
-def _incomplete_after(
-    lake: Lake, table: str, symbols: Sequence[str] | None, days: Sequence[date]
-) -> dict[date, list[str]]:
-    """The days that stay incomplete once `days` are stored with all of `symbols`."""
-    stored_now = set(days)
-    return {day: absent for day, absent in incomplete_days(lake, table, symbols).items() if day not in stored_now}
+def _stored_past(
+    lake: Lake, source: str, days: Sequence[date], never_asked: Mapping[date, Sequence[str]]
+) -> StoredPast:
+    """What is stored of those of `days` that were collected before."""
+    again = sorted(set(days) & set(lake.days(f"{source}/prices")))
+    if not again:
+        return StoredPast()
+    prices, delistings, quarantine = (lake.read(f"{source}/{table}", again) for table in _COLLECTED)
+    return StoredPast(prices, delistings, quarantine, never_asked)
 
 
 def _features(form: PricesForm, features: FeatureSet, users: Strategies) -> dg.AssetsDefinition:
