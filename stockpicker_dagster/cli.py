@@ -94,7 +94,7 @@ def run(strategy: str, first: date | None, last: date | None, as_document: bool)
 def _run(strategy: str, first: date | None, last: date | None, as_document: bool) -> None:
     import time
 
-    from stockpicker_dagster.runs import find_strategy, proposal_note, run_strategy, span_to_run
+    from stockpicker_dagster.runs import find_strategy, latest_note, run_strategy, span_to_run
     from stockpicker_dagster.storage.deployment import Deployment
     from stockpicker_dagster.summaries import as_json, as_text, summarize_strategy
 
@@ -102,7 +102,8 @@ def _run(strategy: str, first: date | None, last: date | None, as_document: bool
     form, deployment = find_strategy(strategy), Deployment()
     span = span_to_run(strategy, form, deployment, first, last)
     run_strategy(strategy, form, deployment, span, _say)
-    summary = summarize_strategy(strategy, form, deployment, span.last, proposal_note(strategy))
+    note = latest_note(strategy, "rebalance_orders", "proposal_note")
+    summary = summarize_strategy(strategy, form, deployment, span.last, note)
     _say(f"done in {time.monotonic() - began:.0f} s, peak memory {_peak_memory() / 2**30:.1f} GiB")
     commands = _next_commands(strategy, summary.proposal.id if summary.proposal else None)
     if as_document:
@@ -140,7 +141,7 @@ def _program() -> str:
 @click.option("--no-execute", is_flag=True, help="Record the decision and leave the execution to the running daemon.")
 @_plainly
 def approve(proposal: str, reason: str, no_execute: bool) -> None:
-    """Approve PROPOSAL; on a paper account it is then executed."""
+    """Approve PROPOSAL; on a paper account it is then executed. An approved one is only executed, or resumed."""
     decided = _decide(proposal, "approve", reason)
     if decided is None or no_execute:
         return
@@ -168,6 +169,10 @@ def _decide(proposal: str, decision: Any, reason: str) -> tuple[str, date] | Non
 
     prepare_home()
     deployment = Deployment()
+    known = load(deployment.database, proposal)
+    if decision == "approve" and known.state in ("approved", "executing"):
+        click.echo(f"{known.id}: already {known.state}")
+        return known.document.strategy, known.document.session
     decided = decide(deployment.database, proposal, f"os:{getpass.getuser()}", decision, reason, deployment.now())
     if decided.outcome is None:
         click.echo(f"{decided.proposal}: {decided.approvals} of {decided.approvals_needed} approvals; more are needed")
@@ -175,15 +180,17 @@ def _decide(proposal: str, decision: Any, reason: str) -> tuple[str, date] | Non
     click.echo(f"{decided.proposal}: {decided.outcome}")
     if decided.outcome != "approved":
         return None
-    document = load(deployment.database, decided.proposal).document
-    return document.strategy, document.session
+    return known.document.strategy, known.document.session
 
 
 def _show_executions(strategy: str, session: date) -> None:
+    from stockpicker_dagster.runs import find_strategy, latest_note
     from stockpicker_dagster.storage.deployment import Deployment
 
     orders = Deployment().lake.read(f"{strategy}/executions", [session])
-    click.echo(f"{orders.height} orders of {strategy} for {session}:")
+    if caveat := find_strategy(strategy).prices.build().caveat:
+        click.echo(f"CAVEAT: {caveat}")
+    click.echo(f"{strategy}, {session}: {latest_note(strategy, 'executions', 'outcome')}")
     for row in orders.iter_rows(named=True):
         price = f"at {row['price']}" if row["price"] else ""
         click.echo(
@@ -254,6 +261,8 @@ def export(table: Any, strategy: str, kind: Any, first: date | None, last: date 
 
     place = prepare_home()
     form = find_strategy(strategy)
+    if caveat := form.prices.build().caveat:
+        _say(f"CAVEAT: {caveat}")
     for path in write(table, strategy, form, Deployment(), kind, first, last, output or place.root / "exports"):
         click.echo(path)
 

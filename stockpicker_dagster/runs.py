@@ -4,17 +4,19 @@ A strategy is three kinds of run, because days and model periods are different p
 datasets and models of the periods that are not trained yet; predictions to the proposed rebalance.
 """
 
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
 
 import dagster as dg
-from dagster import DagsterEvent, DagsterEventType, DagsterInstance, EventLogEntry
+from dagster import DagsterEventType, DagsterInstance, EventLogEntry
 from dagster._core.utils import make_new_run_id
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
@@ -132,12 +134,12 @@ def untrained_periods(name: str, form: StrategyForm, deployment: Deployment, spa
     return keys[keys.index(lacking[0]) :] if lacking else []
 
 
-def proposal_note(name: str) -> str:
-    """What the last run of `rebalance_orders` said about its proposal."""
-    event = DagsterInstance.get().get_latest_materialization_event(dg.AssetKey([name, "rebalance_orders"]))
+def latest_note(name: str, asset: str, label: str) -> str:
+    """What the last run of one of the strategy's assets said under a label of its metadata, in a sentence."""
+    event = DagsterInstance.get().get_latest_materialization_event(dg.AssetKey([name, asset]))
     materialization = event.asset_materialization if event else None
-    note = materialization.metadata.get("proposal_note") if materialization else None
-    return str(note.value) if note else "the plan has not been run"
+    note = materialization.metadata.get(label) if materialization else None
+    return str(note.value) if note else f"{asset} was not run"
 
 
 def execute_approved_session(name: str, session: date, report: Report) -> None:
@@ -148,7 +150,7 @@ def execute_approved_session(name: str, session: date, report: Report) -> None:
 def materialize(assets: Sequence[str], first: str | None, last: str | None, report: Report) -> None:
     """One Dagster run over a range of partitions (None: an asset without any), in this process."""
     run_id = make_new_run_id()
-    watch = _Progress(report)
+    watch = _Progress(assets, report)
     tags = {_RANGE_START: first, _RANGE_END: last} if first is not None and last is not None else {}
     try:
         with DagsterInstance.get() as instance:
@@ -198,41 +200,78 @@ def _own_error(error: BaseException | None) -> StockPickerError | None:
 class _Progress:
     """Turns Dagster's events into a line per asset, and on a terminal into a counter that moves."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, assets: Sequence[str], report: Report) -> None:
         self.report = report
         self.live = sys.stderr.isatty()
+        self.names = {asset.replace("/", "__"): asset for asset in assets}
         self.stored: Counter[str] = Counter()
         self.started = time.monotonic()
+        self.terminal = _Terminal()
 
     def __call__(self, entry: EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None or event.step_key is None:
             return
+        name = self.names.get(event.step_key, event.step_key)
         if event.event_type is DagsterEventType.STEP_START:
             self.started = time.monotonic()
-            self._show(f"  {_asset_name(event)} ...")
+            self._show(f"  {name} ...")
         elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
-            name = _asset_name(event)
             self.stored[name] += 1
             if self.stored[name] % 100 == 0:
                 self._show(f"  {name} {self.stored[name]} partitions stored")
         elif event.event_type is DagsterEventType.STEP_SUCCESS:
-            self._done(event)
+            self._done(name)
 
     def end(self) -> None:
-        """Clears the moving line."""
+        """Clears the moving line, and lets go of the terminal."""
         self._show("")
+        self.terminal.close()
 
-    def _done(self, event: DagsterEvent) -> None:
+    def _done(self, name: str) -> None:
         self._show("")
-        name = _asset_name(event)
-        self.report(f"  {name}: {self.stored[name]} partitions in {time.monotonic() - self.started:.1f} s")
+        with self.terminal.restored():
+            self.report(f"  {name}: {self.stored[name]} partitions in {time.monotonic() - self.started:.1f} s")
 
     def _show(self, line: str) -> None:
         if self.live:
-            sys.stderr.write(f"\r\x1b[K{line}")
+            with self.terminal.restored():
+                sys.stderr.write(f"\r\x1b[K{line}")
+
+
+class _Terminal:
+    """Standard error as it was before the run.
+
+    During a run Dagster sends standard error to a file, and a second process repeats that file on the terminal. It is
+    stopped with the run, often before it has come to the last lines, so progress does not go that way.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._stream = sys.stderr.fileno()
+        except (AttributeError, OSError, ValueError):
+            # A stream without a descriptor, such as a test's or a notebook's, is not captured either.
+            self._stream, self._kept = -1, -1
+        else:
+            self._kept = os.dup(self._stream)
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """What is written to standard error inside appears on the terminal."""
+        if self._kept < 0:
+            yield
+            return
+        sys.stderr.flush()
+        captured = os.dup(self._stream)
+        os.dup2(self._kept, self._stream)
+        try:
+            yield
+        finally:
             sys.stderr.flush()
+            os.dup2(captured, self._stream)
+            os.close(captured)
 
-
-def _asset_name(event: DagsterEvent) -> str:
-    return (event.step_key or "").replace("__", "/")
+    def close(self) -> None:
+        if self._kept >= 0:
+            os.close(self._kept)
+            self._kept = -1

@@ -108,6 +108,7 @@ def as_json(summary: StrategySummary, commands: Sequence[str]) -> dict[str, Any]
             else {
                 "id": proposal.id,
                 "digest": proposal.digest,
+                "state": proposal.state,
                 "account": proposal.document.account,
                 "trade_session": str(proposal.document.trade_session),
                 "expires_at": proposal.document.expires_at.isoformat(),
@@ -215,6 +216,13 @@ def _backtest_text(summary: StrategySummary) -> str:
     return "\n".join(lines)
 
 
+def _waits_for(proposal: StoredProposal) -> str:
+    until = f"{proposal.document.expires_at:%Y-%m-%d %H:%M} UTC"
+    if proposal.state == "open":
+        return f"  open for a decision until {until}; nothing is sent before"
+    return f"  {proposal.state}, to be executed until {until}; `stockpicker approve {proposal.id}` goes on with it"
+
+
 def _proposal_text(summary: StrategySummary) -> str:
     proposal = summary.proposal
     if proposal is None:
@@ -223,7 +231,7 @@ def _proposal_text(summary: StrategySummary) -> str:
     lines = [
         f"proposed rebalance {proposal.id}: {len(document.orders)} orders for account {document.account!r} "
         f"({document.mode}), to fill at the open of {document.trade_session}",
-        f"  open for a decision until {document.expires_at:%Y-%m-%d %H:%M} UTC; nothing is sent before",
+        _waits_for(proposal),
     ]
     for order in document.orders[:_ORDERS_SHOWN]:
         lines.append(f"  {order.side:<6} {order.quantity:>8} {order.symbol:<8} at about {order.reference_price}")

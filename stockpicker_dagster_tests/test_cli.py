@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import click
@@ -9,12 +10,17 @@ import polars as pl
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from sqlalchemy import select
 
 from stockpicker_dagster import runs
 from stockpicker_dagster.cli import main
 from stockpicker_dagster.home import home
+from stockpicker_dagster.market.sources.simulated import simulated_market
+from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.strategy_form import COMPONENT_TYPE
+from stockpicker_dagster.trading import ledger
+from stockpicker_dagster.trading.desk import propose
 from stockpicker_dagster.training.datasets import read_table
 from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA
 from stockpicker_dagster_tests.training.small_strategy import PRICES, SESSIONS, dataset
@@ -116,6 +122,38 @@ def test_a_state_folder_that_cannot_be_written_is_one_message(
 def test_an_unknown_kind_of_database_is_one_message(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOCKPICKER_DATABASE_URL", "mysql://there/ledger")
     assert "the database kind 'mysql' is not supported" in refused(run("resume"))
+
+
+def test_approving_twice_decides_once_and_a_denial_after_it_is_refused(run: Run) -> None:
+    market = simulated_market("simulated", date(2023, 1, 3), 12)
+    session = date(2023, 6, 1)
+    prices = dict(market.fetch(None, [session]).prices.select("symbol", "close").iter_rows())
+    deployment = Deployment()
+    proposed = propose(
+        deployment.database,
+        account_id="paper",
+        strategy="mine",
+        author="os:author",
+        session=session,
+        targets=dict(zip(prices, (0.2, 0.2, -0.2, -0.2), strict=False)),
+        reference_prices=prices,
+        corporate_actions=[],
+        venue=market.venue(),
+        venue_name="simulated",
+        latest_stored=session,
+        model_id="m",
+        code_version="c",
+        data_version="d",
+        limits={},
+        now=deployment.now(),
+    )
+    assert proposed.id, proposed.reason
+    assert run("approve", proposed.id, "--no-execute").stdout == f"{proposed.id}: approved\n"
+    assert run("approve", proposed.id, "--no-execute").stdout == f"{proposed.id}: already approved\n"
+    with deployment.database.connect() as connection:
+        assert len(connection.execute(select(ledger.decisions)).all()) == 1
+        assert connection.execute(select(ledger.order_intents)).all() == []
+    assert "already" in refused(run("deny", proposed.id, "--reason", "second thoughts"))
 
 
 def test_an_unknown_proposal_and_a_halt_that_is_not_there_are_refused(run: Run) -> None:

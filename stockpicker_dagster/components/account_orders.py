@@ -129,6 +129,8 @@ def _last_prices(lake: Lake, table: str, session: date, symbols: Sequence[str]) 
     calendar = trading_calendar(CALENDAR)
     wanted = set(calendar.sessions(calendar.offset(session, -_STALE_SESSIONS), session))
     days = [day for day in lake.days(table) if day in wanted]
+    if not days:
+        return {}
     closes = lake.read(table, days).filter(pl.col("symbol").is_in(list(symbols))).sort("date")
     return dict(closes.group_by("symbol").agg(pl.col("close").last()).iter_rows())
 

@@ -25,6 +25,8 @@ class Deployment(dg.ConfigurableResource):
     @property
     def database(self) -> Engine:
         """The ledger's database, migrated to the current schema."""
+        # Dagster's own commands come here without `stockpicker`, which makes the folder.
+        home().root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return _database(home().database_url)
 
     def now(self) -> datetime:
