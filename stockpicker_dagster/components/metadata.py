@@ -78,13 +78,18 @@ def bars(name: str, labels: Sequence[str], values: Sequence[float]) -> dict[str,
     return {name: _picture(figure, axes, name.replace("_", " "))}
 
 
-def equity_plot(name: str, days: Sequence[date], own: np.ndarray, books: np.ndarray) -> dict[str, dg.MetadataValue]:
-    """Compounded net returns of the strategy over the 5th to 95th percentile of random books, from equity 1."""
+def equity_plot(
+    name: str, days: Sequence[date], own: np.ndarray, books: np.ndarray, caveat: str = ""
+) -> dict[str, dg.MetadataValue]:
+    """Compounded net returns of the strategy over the 5th to 95th percentile of random books, from equity 1.
+
+    `caveat` is part of the picture, so that it stays with it wherever the picture goes.
+    """
     if len(days) < 2:
         return {}
     figure, axes = _axes()
     draw_equity(axes, days, own, books)
-    return {name: _picture(figure, axes, "equity after costs, start = 1")}
+    return {name: _picture(figure, axes, "; ".join(filter(None, ("equity after costs, start = 1", caveat))))}
 
 
 def draw_equity(axes: Any, days: Sequence[date], own: np.ndarray, books: np.ndarray) -> None:

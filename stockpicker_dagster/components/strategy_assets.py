@@ -60,6 +60,7 @@ class _Strategy:
         self.prices_key = dg.AssetKey([form.prices.key, "prices"])
         self.features_key = dg.AssetKey([form.prices.key, form.features.set, "features"])
         self.delistings_table = f"{form.prices.key}/delistings"
+        self.caveat = form.prices.build().caveat or "none"
 
     def key(self, asset: str) -> dg.AssetKey:
         return dg.AssetKey([self.name, asset])
@@ -142,9 +143,10 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
         describe_last(
             context,
             {
+                "caveat": strategy.caveat,
                 "universe": universe.name,
-                "point_in_time": universe.point_in_time,
-                "caveat": universe.caveat or "none",
+                "universe_point_in_time": universe.point_in_time,
+                "universe_caveat": universe.caveat or "none",
                 "members_last_day": members.filter(pl.col("date") == days[-1]).height,
             },
         )
@@ -195,7 +197,9 @@ def _datasets(strategy: _Strategy) -> dg.AssetsDefinition:
         for period in _periods_of(context):
             made[period] = dataset(deployment, period)
             context.log.info("dataset of %s is ready", period)
-        describe_last(context, {"split_of_last_period": _split_text(strategy.split(max(made)))})
+        describe_last(
+            context, {"caveat": strategy.caveat, "split_of_last_period": _split_text(strategy.split(max(made)))}
+        )
         return made
 
     return datasets
@@ -243,7 +247,7 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
             )
             described = describe_model(models[period])
             context.log.info("model %s of %s: %s", described["model_id"], period, described["metrics"])
-        describe_last(context, _model_metadata(models))
+        describe_last(context, {"caveat": strategy.caveat, **_model_metadata(models)})
         return models
 
     return trained_model
@@ -292,6 +296,7 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
         describe_last(
             context,
             {
+                "caveat": strategy.caveat,
                 "scored_last_day": last.height,
                 "most_undervalued": ", ".join(last["symbol"].head(10)),
                 "most_overvalued": ", ".join(last["symbol"].tail(10).reverse()),
@@ -308,7 +313,6 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
 
 
 def _backtest_metrics(strategy: _Strategy) -> dg.AssetsDefinition:
-    form = strategy.form
 
     @dg.asset(
         **strategy.settings(
@@ -325,7 +329,7 @@ def _backtest_metrics(strategy: _Strategy) -> dg.AssetsDefinition:
     def backtest_metrics(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
         days = sessions_of(context)
         table = _backtest_table(strategy, deployment, days)
-        describe_last(context, _backtest_metadata(table, form))
+        describe_last(context, _backtest_metadata(table, strategy.caveat))
         return dg.MaterializeResult(
             value=table,
             metadata=row_counts(context, table, days),
@@ -353,14 +357,14 @@ def _backtest_table(strategy: _Strategy, deployment: Deployment, days: list[date
     )
 
 
-def _backtest_metadata(table: pl.DataFrame, form: StrategyForm) -> dict[str, Any]:
+def _backtest_metadata(table: pl.DataFrame, caveat: str) -> dict[str, Any]:
     """The run's own days at a glance; a run of few days has few figures."""
     summary = summarize(table) if table.height > 1 else None
     if summary is None:
-        return {"caveat": form.prices.build().caveat or "none"}
+        return {"caveat": caveat}
     performance = summary.performance
     return {
-        "caveat": form.prices.build().caveat or "none",
+        "caveat": caveat,
         "span": f"{summary.first} to {summary.last}",
         "net_sharpe": performance.net_sharpe,
         "gross_sharpe": performance.gross_sharpe,
@@ -373,6 +377,7 @@ def _backtest_metadata(table: pl.DataFrame, form: StrategyForm) -> dict[str, Any
             table["date"].to_list(),
             table["net_return"].to_numpy(),
             returns_matrix(table["random_net_returns"]),
+            caveat,
         ),
     }
 
@@ -418,6 +423,7 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
         describe_last(
             context,
             {
+                "caveat": strategy.caveat,
                 "proposal": outcome.proposal_id or "none",
                 "proposal_note": outcome.sentence,
             },
@@ -462,7 +468,7 @@ def _executions(strategy: _Strategy) -> dg.AssetsDefinition:
             context.log.info(report.sentence)
         table = pl.concat([report.orders for report in reports])
         context.add_output_metadata(row_counts(context, table, days))
-        describe_last(context, {"outcome": reports[-1].sentence})
+        describe_last(context, {"caveat": strategy.caveat, "outcome": reports[-1].sentence})
         return table
 
     return executions
