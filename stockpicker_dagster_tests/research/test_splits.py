@@ -168,7 +168,7 @@ def test_reversed_and_overlapping_periods_are_refused_by_name() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(count=st.integers(60, 200), n_folds=st.integers(2, 6), horizon=st.integers(1, 6), tested=st.integers(1, 2))
+@given(count=st.integers(90, 200), n_folds=st.integers(2, 6), horizon=st.integers(1, 6), tested=st.integers(1, 2))
 def test_no_label_of_a_fold_touches_its_test(count: int, n_folds: int, horizon: int, tested: int) -> None:
     days = sessions(date(2015, 1, 1), date(2015, 12, 31))[:count]
     if tested >= n_folds:
