@@ -62,6 +62,8 @@ def propose_rebalance(
 ) -> Proposed:
     """Proposes the plan of `session`, if that is the venue's current session and one on which the strategy decides."""
     targets = plan.filter(pl.col("date") == session)
+    if session < form.first_served:
+        return Proposed(None, f"no proposal: the first model of {strategy!r} serves from {form.first_served}")
     if targets.is_empty():
         return Proposed(None, f"no proposal: {strategy!r} decides nothing after the close of {session}")
     lake, account = deployment.lake, form.trading.account

@@ -76,7 +76,9 @@ class FilesSource:
             return Fetched(book.prices.clear(), book.delistings.clear(), book.quarantine.clear().drop("reported_on"))
         if sessions[0] < self.start:
             raise InvalidInput(f"{sessions[0]} precedes the start of source {self.name!r}, which is {self.start}")
-        if book.last_session is None or sessions[-1] > book.last_session:
+        if book.last_session is None:
+            raise self._without_rows(book)
+        if sessions[-1] > book.last_session:
             raise InvalidInput(
                 f"source {self.name!r} has no row after {book.last_session}, and {sessions[-1]} was asked for; "
                 f"add newer rows to {self.path}"
@@ -91,10 +93,10 @@ class FilesSource:
 
     def available_through(self) -> date | None:
         """The last session with an accepted row; `InvalidInput` if there is none at all."""
-        last_session = self._book().last_session
-        if last_session is None:
-            raise InvalidInput(f"source {self.name!r} has not one acceptable row in {self.path}")
-        return last_session
+        book = self._book()
+        if book.last_session is None:
+            raise self._without_rows(book)
+        return book.last_session
 
     def symbols(self) -> list[str]:
         """Every symbol with an accepted row, in alphabetical order."""
@@ -103,6 +105,11 @@ class FilesSource:
     def venue(self) -> "ExchangeVenue":
         """New York, with the opening prices that the file brings."""
         return ExchangeVenue(trading_calendar("XNYS"), self)
+
+    def _without_rows(self, book: "_Book") -> InvalidInput:
+        reasons = book.quarantine["reason"].value_counts().sort("reason").iter_rows()
+        counted = ", ".join(f"{count} {reason}" for reason, count in reasons) or "it has no rows"
+        return InvalidInput(f"source {self.name!r} has not one acceptable row in {self.path} ({counted}); correct them")
 
     def _book(self) -> "_Book":
         return _load(self.path, self.basis, _fingerprint(self.path))
@@ -203,15 +210,23 @@ def _read_all(files: list[Path]) -> pl.DataFrame:
 def _read(file: Path) -> pl.DataFrame:
     try:
         is_parquet = file.suffix.lower() == ".parquet"
-        table = pl.scan_parquet(file) if is_parquet else pl.scan_csv(file, infer_schema=False, null_values=_NULLS)
+        table = pl.scan_parquet(file) if is_parquet else pl.scan_csv(file, infer_schema=False)
         found = table.collect_schema().names()
         table = table.select(pl.col(column).alias(name) for name, column in _columns(file, found).items())
+        if not is_parquet:
+            table = table.with_columns(_blanks_as_null(column) for column in table.collect_schema())
         rows = table.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InvalidInput(f"the price file {file} cannot be read as Parquet or CSV: {error}") from error
     numbers = [name for name in rows.columns if name not in ("symbol", "date")]
     rows = rows.with_columns(_dates(rows["date"], file), *[_floats(rows[name], file) for name in numbers])
     return _with_normal_symbols(rows, file)
+
+
+def _blanks_as_null(column: str) -> pl.Expr:
+    """The text column with the words for "unknown" as nulls; among symbols they are tickers, such as Nasdaq's NA."""
+    unknown = [""] if column == "symbol" else _NULLS
+    return pl.when(~pl.col(column).is_in(unknown)).then(pl.col(column)).alias(column)
 
 
 def _columns(file: Path, found: list[str]) -> dict[str, str]:

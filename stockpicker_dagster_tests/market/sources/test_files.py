@@ -215,6 +215,25 @@ def test_vendors_headers_text_dates_and_dotted_tickers_are_understood(tmp_path: 
     assert answer.prices["symbol"].unique().to_list() == ["TWO-B"]
 
 
+@pytest.mark.parametrize("ticker", ["NA", "nan", "null", "None", "ON", "TRUE"])
+def test_a_ticker_that_spells_an_unknown_is_a_ticker(tmp_path: Path, ticker: str) -> None:
+    frame = hand_made().with_columns(symbol=pl.col("symbol").replace("TWO", ticker))
+    read = {name: source(tmp_path, frame, name).fetch([ticker], SESSIONS) for name in ("p.csv", "p.parquet")}
+    assert read["p.csv"].prices["symbol"].unique().to_list() == [ticker]
+    assert_same(read["p.csv"], read["p.parquet"])
+
+
+def test_words_for_an_unknown_are_blanks_among_the_figures(tmp_path: Path) -> None:
+    texts = hand_made().with_columns(dividend=pl.col("dividend").cast(pl.String).replace("0.0", "N/A"))
+    assert_same(source(tmp_path, texts).fetch(None, SESSIONS), source(tmp_path, hand_made()).fetch(None, SESSIONS))
+
+
+def test_a_file_of_bad_rows_alone_says_what_is_wrong_with_them(tmp_path: Path) -> None:
+    files = source(tmp_path, hand_made().with_columns(close=pl.lit(-1.0)))
+    with pytest.raises(InvalidInput, match=r"not one acceptable row in .* \(\d+ \w+"):
+        files.fetch(None, SESSIONS)
+
+
 def test_a_folder_of_files_is_one_source(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for (symbol,), rows in hand_made().group_by("symbol"):
