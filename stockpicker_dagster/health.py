@@ -56,6 +56,7 @@ def _strategies(lake: Lake) -> Iterator[Finding]:
 
 def _stored_days(name: str, form: StrategyForm, lake: Lake, forms: dict[str, StrategyForm]) -> Finding:
     from stockpicker_dagster.defs.market.assets import symbols_in_use
+    from stockpicker_dagster.runs import days_of_another_definition
 
     prices = f"{form.prices.key}/prices"
     stored = lake.days(prices)
@@ -72,6 +73,13 @@ def _stored_days(name: str, form: StrategyForm, lake: Lake, forms: dict[str, Str
             False,
             f"{describe_days(incomplete)} of {prices} lack symbols that came into use later; "
             f"stockpicker run {name} --from {incomplete[0]} --to {incomplete[-1]}",
+        )
+    if changed := days_of_another_definition(name, form, lake):
+        return Finding(
+            name,
+            False,
+            f"{describe_days(changed)} were stored before the strategy was changed; "
+            f"stockpicker run {name} makes them again",
         )
     return Finding(name, True, f"prices stored for {describe_days(stored)}")
 

@@ -24,10 +24,14 @@ from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.research.splits import walk_forward_periods
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
+from stockpicker_dagster.storage.lake import Lake, describe_days
 from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm, load
+from stockpicker_dagster.training.models import describe_stored_model
 
 STRATEGIES = Path(__file__).parent / "defs" / "strategies"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+_OWN_DAILY = ("scaled_features", "predictions", "backtest_metrics", "rebalance_orders")
 
 Report = Callable[[str], None]
 """Takes one line about the progress."""
@@ -85,6 +89,7 @@ def last_session(form: StrategyForm, deployment: Deployment) -> date:
 def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: date | None, last: date | None) -> Span:
     """What a run covers: up to the last completed session, from the first that any daily asset lacks.
 
+    Days that were stored under another definition of the strategy are lacking too, and all of them are made again.
     Raises `InvalidInput` for reversed days, or days outside what the source has.
     """
     calendar = trading_calendar(CALENDAR)
@@ -97,7 +102,8 @@ def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: da
     if first is None:
         tables = (*_collecting(name, form), *_serving(name))
         lacking = [day for table in tables for day in deployment.lake.missing(table, sessions)[:1]]
-        first = min([*lacking, sessions[-1]])
+        changed = days_of_another_definition(name, form, deployment.lake)
+        first = min([*lacking, *changed[:1], sessions[-1]])
     inside = [day for day in sessions if day >= first]
     if not inside or first < form.prices.start:
         raise InvalidInput(
@@ -107,9 +113,21 @@ def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: da
     return Span(inside[0], inside[-1])
 
 
+def days_of_another_definition(name: str, form: StrategyForm, lake: Lake) -> list[date]:
+    """The days that some daily table of the strategy holds from before its form was changed, ascending."""
+    found = {
+        day
+        for asset in _OWN_DAILY
+        for day in lake.days_of_another_definition(f"{name}/{asset}", form.definition(asset))
+    }
+    return sorted(found)
+
+
 def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Span, report: Report) -> None:
     """Materializes every asset of the strategy for `span`, and the models that serve it. Raises `RunFailed`."""
     periods = untrained_periods(name, form, deployment, span)
+    if changed := days_of_another_definition(name, form, deployment.lake):
+        report(f"the definition of {name!r} has changed: {describe_days(changed)} are made again")
     report(f"{name}: {span}, {len(periods)} model{'s' if len(periods) != 1 else ''} to train")
     materialize(_collecting(name, form), span.first.isoformat(), span.last.isoformat(), report)
     if periods:
@@ -122,8 +140,16 @@ def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Sp
 
 
 def untrained_periods(name: str, form: StrategyForm, deployment: Deployment, span: Span) -> list[str]:
-    """The keys of the model periods that serve some day of `span` and have no stored model, from first to last."""
-    stored = set(deployment.lake.bundles(f"{name}/trained_model"))
+    """The keys of the model periods that serve some day of `span` and have no stored model, from first to last.
+
+    A model that was trained under another definition of the strategy is none.
+    """
+    table, definition = f"{name}/trained_model", form.definition("trained_model")
+    stored = {
+        key
+        for key in deployment.lake.bundles(table)
+        if describe_stored_model(deployment.lake.bundle(table, key)).get("definition") == definition
+    }
     if form.periods.retrain is None:
         return [] if UNPARTITIONED in stored or span.last < form.first_served else [UNPARTITIONED]
     begin = max(span.first, form.first_served)
@@ -183,6 +209,7 @@ def _serving(name: str) -> tuple[str, ...]:
 def _job() -> dg.JobDefinition:
     from stockpicker_dagster.definitions import defs
 
+    strategies()  # a broken file keeps all from loading: named with file and line instead of a traceback
     return defs().resolve_implicit_global_asset_job_def()
 
 

@@ -5,6 +5,8 @@ what it means, in which unit, and what it is by default; every refusal is one se
 allowed. What is not offered here is not built.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
@@ -486,6 +488,20 @@ class StrategyForm(Form):
             chosen = chosen.without_price_level()
         return chosen.select(self.features.names) if self.features.names else chosen
 
+    def definition(self, asset: str) -> str:
+        """A digest of every part of the form that the stored content of `asset` depends on."""
+        scaled = (self.prices, self.universe, self.features, self.scaling)
+        model = (*scaled, self.label, self.periods, self.algorithm)
+        parts: dict[str, tuple[Form, ...]] = {
+            "scaled_features": scaled,
+            "datasets": (*scaled, self.label, self.periods),
+            "trained_model": model,
+            "predictions": model,
+            "backtest_metrics": (*model, self.backtest),
+            "rebalance_orders": (*model, self.backtest),
+        }
+        return definition_of(*parts[asset])
+
     def missing_files(self) -> list[Path]:
         """The files that the strategy names and that are not there (yet)."""
         named = [under_home(path) for path in (self.prices.path, self.universe.file) if path is not None]
@@ -560,6 +576,19 @@ class StrategyForm(Form):
                 self.split(self.period_key(self.first_served))
         except InvalidInput as error:
             raise Misfit(str(error), "periods") from error
+
+
+def definition_of(*parts: BaseModel | str) -> str:
+    """Sixteen hexadecimal digits that change with any value in `parts`, except for where files lie.
+
+    A universe's file counts by its name. A price file does not count at all, because whether it still says the same
+    about a stored day is found out row by row.
+    """
+    plain = [part if isinstance(part, str) else part.model_dump(exclude={"path"}) for part in parts]
+    text = json.dumps(
+        plain, sort_keys=True, default=lambda value: value.name if isinstance(value, Path) else str(value)
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def simulated_universe(source: PriceSource, through: date) -> Universe:

@@ -17,8 +17,8 @@ from stockpicker_dagster.cli import main
 from stockpicker_dagster.home import home
 from stockpicker_dagster.market.sources.simulated import simulated_market
 from stockpicker_dagster.storage.deployment import Deployment
-from stockpicker_dagster.storage.lake import Lake
-from stockpicker_dagster.strategy_form import COMPONENT_TYPE
+from stockpicker_dagster.storage.lake import DEFINITION, Lake
+from stockpicker_dagster.strategy_form import COMPONENT_TYPE, StrategyForm
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.desk import propose
 from stockpicker_dagster.training.datasets import read_table
@@ -70,7 +70,8 @@ def stored(run: Run) -> Lake:
     """A lake with prices, predictions and a dataset of `mine`."""
     lake = Lake(home().lake)
     lake.write_days("simulated/prices", PRICES, SESSIONS, lambda _: SESSIONS)
-    lake.write_days("mine/predictions", PREDICTED, SESSIONS[:1], lambda _: SESSIONS)
+    note = {DEFINITION: StrategyForm.model_validate(STRATEGY).definition("predictions")}
+    lake.write_days("mine/predictions", PREDICTED, SESSIONS[:1], lambda _: SESSIONS, note)
     lake.write_bundle("mine/datasets", "2023-04-01", dataset())
     return lake
 
@@ -172,6 +173,8 @@ def test_the_doctor_names_what_is_wrong_and_fails(run: Run, stored: Lake) -> Non
     healthy = run("doctor")
     assert healthy.exit_code == 0, healthy.output
     assert "prices stored for 124 days" in healthy.stdout
+    stored.write_days("mine/predictions", PREDICTED, SESSIONS[:1], lambda _: SESSIONS, {DEFINITION: "another"})
+    assert "FAIL mine: 2023-01-03 were stored before the strategy was changed" in run("doctor").stdout
     path = runs.STRATEGIES / "mine" / "defs.yaml"
     path.write_text("type: [")
     broken = run("doctor")

@@ -1,5 +1,6 @@
 """Runs from the command line: which sessions and models, one line an asset, and an asset's own words when it fails."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from stockpicker_dagster.home import prepare_home
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.runs import RunFailed, Span, materialize, span_to_run, untrained_periods
 from stockpicker_dagster.storage.deployment import Deployment
-from stockpicker_dagster.storage.lake import Bundle
+from stockpicker_dagster.storage.lake import DEFINITION, Bundle
 from stockpicker_dagster.strategy_form import COMPONENT_TYPE, StrategyForm
 from stockpicker_dagster_tests.components.forms import FIXED, strategy_form
 
@@ -46,12 +47,12 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deployment, "now", lambda _: NOW)
 
 
-def store(table: str, first: date, last: date) -> None:
-    """Empty days, which are stored days all the same."""
-    days = CALENDAR.sessions(first, last)
-    Deployment().lake.write_days(
-        table, pl.DataFrame(schema={"date": pl.Date()}), days, lambda year: CALENDAR.sessions(*whole(year))
-    )
+def store(table: str, first: date, last: date, form: StrategyForm = FORM) -> None:
+    """Empty days, which are stored days all the same, made under the definition of `form`."""
+    days, empty = CALENDAR.sessions(first, last), pl.DataFrame(schema={"date": pl.Date()})
+    own = table.startswith("mine/")
+    note = {DEFINITION: form.definition(table.removeprefix("mine/"))} if own else {}
+    Deployment().lake.write_days(table, empty, days, lambda year: CALENDAR.sessions(*whole(year)), note)
 
 
 def whole(year: int) -> tuple[date, date]:
@@ -75,11 +76,37 @@ def test_a_run_covers_everything_up_to_the_last_completed_session() -> None:
 def test_a_run_begins_with_the_first_session_that_any_daily_asset_lacks(behind: str) -> None:
     form = strategy_form(prices={"start": date(2023, 3, 6), "stocks": 12})
     for table in DAILY:
-        store(table, date(2023, 3, 6), FRIDAY if table != behind else date(2023, 3, 7))
+        store(table, date(2023, 3, 6), FRIDAY if table != behind else date(2023, 3, 7), form)
     assert span(form=form) == Span(date(2023, 3, 8), FRIDAY)
-    store(behind, date(2023, 3, 8), FRIDAY)
+    store(behind, date(2023, 3, 8), FRIDAY, form)
     # With nothing lacking the last session is made again.
     assert span(form=form) == Span(FRIDAY, FRIDAY)
+
+
+def test_after_a_change_of_the_strategy_everything_made_before_it_is_made_again() -> None:
+    prices = {"start": date(2023, 3, 6), "stocks": 12}
+    form = strategy_form(prices=prices)
+    for table in DAILY:
+        store(table, date(2023, 3, 6), FRIDAY, form)
+    train("2021-10-01", form=form)
+    assert span(form=form) == Span(FRIDAY, FRIDAY)
+    for change, retrained in (
+        ({"backtest": {"long": 3, "short": 3}}, False),
+        ({"label": {"horizon_days": 7}}, True),
+        ({"scaling": {"method": "rank"}}, True),
+        ({"algorithm": {"hyperparameters": {"alpha": 50.0}}}, True),
+        ({"trading": {"account": "another"}}, None),
+    ):
+        changed = strategy_form(prices=prices, **change)
+        assert span(form=changed) == Span(date(2023, 3, 6) if retrained is not None else FRIDAY, FRIDAY)
+        assert (changed.definition("trained_model") != form.definition("trained_model")) == bool(retrained)
+
+
+def test_a_model_of_another_definition_is_trained_again() -> None:
+    train("2021-10-01", "2022-01-01", form=strategy_form(label={"horizon_days": 7}))
+    train("2022-04-01", "2022-07-01")
+    lacking = ["2021-10-01", "2022-01-01", "2022-04-01", "2022-07-01"]
+    assert untrained_periods("mine", WALKING, Deployment(), SERVED) == lacking
 
 
 def test_days_that_are_no_sessions_are_moved_inside_the_span() -> None:
@@ -153,9 +180,10 @@ WALKING = strategy_form()
 SERVED = Span(date(2021, 11, 15), date(2022, 8, 15))
 
 
-def train(*keys: str) -> None:
+def train(*keys: str, form: StrategyForm = WALKING) -> None:
+    model = json.dumps({"definition": form.definition("trained_model")}).encode()
     for key in keys:
-        Deployment().lake.write_bundle("mine/trained_model", key, Bundle({"model.json": b"{}"}))
+        Deployment().lake.write_bundle("mine/trained_model", key, Bundle({"model.json": model}))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +216,7 @@ def test_fixed_periods_have_one_model() -> None:
     before, served = Span(date(2022, 5, 2), date(2022, 5, 31)), Span(date(2022, 5, 31), date(2022, 6, 1))
     assert untrained_periods("mine", form, Deployment(), before) == []
     assert untrained_periods("mine", form, Deployment(), served) == ["fixed"]
-    train("fixed")
+    train("fixed", form=form)
     assert untrained_periods("mine", form, Deployment(), served) == []
 
 

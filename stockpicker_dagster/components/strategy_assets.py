@@ -31,7 +31,7 @@ from stockpicker_dagster.research.rebalancing import rebalance_days
 from stockpicker_dagster.research.splits import Split
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
-from stockpicker_dagster.storage.lake import Bundle
+from stockpicker_dagster.storage.lake import DEFINITION, Bundle, DayTable
 from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
 from stockpicker_dagster.training.datasets import LabelRule, build_dataset
 from stockpicker_dagster.training.models import describe_model, load_model, train_model
@@ -88,6 +88,10 @@ class _Strategy:
             # With checks beside it, the annotation alone would say that nothing is stored.
             "dagster_type": dg.Any,
         }
+
+    def days_of(self, asset: str, table: pl.DataFrame) -> DayTable:
+        """A daily table with the definition that its days were made under."""
+        return DayTable(table, note={DEFINITION: self.form.definition(asset)})
 
     def sessions_served(self, through: date) -> list[date]:
         """The sessions from the first that a model serves up to `through`."""
@@ -151,7 +155,7 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
             },
         )
         return dg.MaterializeResult(
-            value=table,
+            value=strategy.days_of("scaled_features", table),
             metadata=row_counts(context, table, days),
             check_results=[checks.complete_and_finite(table, strategy.features)],
         )
@@ -178,6 +182,7 @@ def _datasets(strategy: _Strategy) -> dg.AssetsDefinition:
             strategy.features,
             rule,
             strategy.calendar,
+            form.definition("datasets"),
         )
 
     @dg.asset(
@@ -243,7 +248,14 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
         models: dict[str, Bundle] = {}
         for period, folder in sorted(datasets.items()):
             models[period] = train_model(
-                strategy.name, period, folder, algorithm.name, algorithm.hyperparameters, algorithm.seed
+                strategy.name,
+                period,
+                folder,
+                algorithm.name,
+                algorithm.hyperparameters,
+                algorithm.seed,
+                strategy.form.definition("trained_model"),
+                strategy.form.definition("datasets"),
             )
             described = describe_model(models[period])
             context.log.info("model %s of %s: %s", described["model_id"], period, described["metrics"])
@@ -287,7 +299,8 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         days = sessions_of(context)
         models = {
-            period: load_model(folder, strategy.name, strategy.features) for period, folder in trained_model.items()
+            period: load_model(folder, strategy.name, strategy.features, strategy.form.definition("trained_model"))
+            for period, folder in trained_model.items()
         }
         table = score_days(
             scaled_features.collect(), days, strategy.features, strategy.form.first_served, models, strategy.period_key
@@ -304,7 +317,7 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
             },
         )
         return dg.MaterializeResult(
-            value=table,
+            value=strategy.days_of("predictions", table),
             metadata=row_counts(context, table, days),
             check_results=[checks.every_member_ranked(table)],
         )
@@ -331,7 +344,7 @@ def _backtest_metrics(strategy: _Strategy) -> dg.AssetsDefinition:
         table = _backtest_table(strategy, deployment, days)
         describe_last(context, _backtest_metadata(table, strategy.caveat))
         return dg.MaterializeResult(
-            value=table,
+            value=strategy.days_of("backtest_metrics", table),
             metadata=row_counts(context, table, days),
             check_results=[checks.equity_adds_up(table)],
         )
@@ -429,7 +442,7 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
             },
         )
         return dg.MaterializeResult(
-            value=plan,
+            value=strategy.days_of("rebalance_orders", plan),
             metadata=row_counts(context, plan, days),
             check_results=[checks.legs_balance(plan)],
         )

@@ -15,7 +15,7 @@ import polars as pl
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.home import home
-from stockpicker_dagster.storage.lake import Bundle, DayTable, Lake
+from stockpicker_dagster.storage.lake import DEFINITION, Bundle, DayTable, Lake
 
 UNPARTITIONED = "fixed"
 """The key of the one bundle of an asset without partitions: the model of a strategy with fixed periods."""
@@ -38,6 +38,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
         if isinstance(obj, DayTable):
             sessions = _Sessions(context.asset_partitions_def)
             days = [date.fromisoformat(key) for key in context.asset_partition_keys]
+            if DEFINITION in obj.note:
+                self.lake.refuse_mixture(table, obj.note[DEFINITION], days)
             for name, rows in obj.beside.items():
                 self.lake.write_days(name, rows, days, sessions.of_year)
             self.lake.write_days(table, obj.frame, days, sessions.of_year, obj.note)

@@ -26,6 +26,9 @@ from stockpicker_dagster.errors import InvalidInput, StockPickerError
 
 _SESSIONS = "stockpicker.sessions"
 _YEAR_FILE = "year.parquet"
+
+DEFINITION = "definition"
+"""In a day's note: a digest of the settings that the day was made under."""
 _OF_DIFFERENT_COLUMNS = (
     pl.exceptions.SchemaError,
     pl.exceptions.ColumnNotFoundError,
@@ -48,6 +51,10 @@ class MissingDays(StockPickerError):
             f"{table} was never materialized for {describe_days(days)}; "
             f"materialize {'that day' if len(days) == 1 else 'those days'} first"
         )
+
+
+class MixedDefinitions(StockPickerError):
+    """Days made under one definition would stand beside days made under another."""
 
 
 class MissingBundle(StockPickerError):
@@ -160,6 +167,18 @@ class Lake:
                 f"{table} holds days with different columns between {min(days)} and {max(days)}: its definition "
                 "changed since some were written; materialize the whole range again"
             ) from error
+
+    def days_of_another_definition(self, table: str, definition: str) -> list[date]:
+        """The stored days of `table` whose note names another definition, or none, ascending."""
+        return [day for day, note in self.notes(table).items() if note.get(DEFINITION) != definition]
+
+    def refuse_mixture(self, table: str, definition: str, days: Sequence[date]) -> None:
+        """Raises `MixedDefinitions` if a stored day outside `days` was made under another definition."""
+        if others := sorted(set(self.days_of_another_definition(table, definition)) - set(days)):
+            raise MixedDefinitions(
+                f"the definition of {table} has changed since {describe_days(others)} were stored, and days of two "
+                f"definitions are not mixed; run everything from {others[0]} to the last day in one run"
+            )
 
     def notes(self, table: str) -> dict[date, dict[str, str]]:
         """The note kept beside every stored day."""

@@ -48,6 +48,7 @@ def build_dataset(
     features: Sequence[str],
     rule: LabelRule,
     calendar: TradingCalendar,
+    definition: str = "",
 ) -> Bundle:
     """The files of one dataset.
 
@@ -93,6 +94,7 @@ def build_dataset(
                     "label": LABEL,
                     "label_meaning": f"return from the next open to the open {rule.horizon_days} sessions later, less "
                     f"the universe's mean, transformed per date: {rule.transform}",
+                    "definition": definition,
                     "horizon_days": rule.horizon_days,
                     "market_data": list(PRICES_SCHEMA),
                     "train": [str(split.train[0]), str(split.train[-1])],

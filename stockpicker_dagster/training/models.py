@@ -41,10 +41,26 @@ class TrainedModel:
 
 
 def train_model(
-    strategy: str, period: str, dataset: Path, name: str, hyperparameters: dict[str, Any], seed: int
+    strategy: str,
+    period: str,
+    dataset: Path,
+    name: str,
+    hyperparameters: dict[str, Any],
+    seed: int,
+    definition: str = "",
+    dataset_definition: str | None = None,
 ) -> Bundle:
-    """Fits the algorithm called `name` on a stored dataset and returns the files of the model."""
+    """Fits the algorithm called `name` on a stored dataset and returns the files of the model.
+
+    `definition` is that of the strategy's form, kept with the model. Raises `WrongModel` for a dataset of another
+    definition than `dataset_definition` (None: any).
+    """
     captions = read_captions(dataset)
+    if dataset_definition not in (None, captions.get("definition")):
+        raise WrongModel(
+            f"the definition of {strategy!r} changed since its dataset of {period} was made; make the dataset again "
+            "together with the model"
+        )
     train, validation = read_table(dataset, "train"), read_table(dataset, "validation")
     fitted = algorithm(name).fit(train, validation, captions["features"], LABEL, hyperparameters, seed)
     identity = {
@@ -53,6 +69,7 @@ def train_model(
         "algorithm": name,
         "hyperparameters": hyperparameters,
         "seed": seed,
+        "definition": definition,
         "data_version": captions["data_version"],
         "code_version": code_version(),
     }
@@ -90,8 +107,8 @@ def describe_stored_model(folder: Path) -> dict[str, Any]:
     return description
 
 
-def load_model(folder: Path, strategy: str, features: Sequence[str]) -> TrainedModel:
-    """The model in `folder`. Raises `WrongModel` if another strategy or another list of features made it."""
+def load_model(folder: Path, strategy: str, features: Sequence[str], definition: str | None = None) -> TrainedModel:
+    """The model in `folder`. Raises `WrongModel` if another strategy, list of features or `definition` made it."""
     description = describe_stored_model(folder)
     if description["strategy"] != strategy:
         raise WrongModel(
@@ -102,6 +119,11 @@ def load_model(folder: Path, strategy: str, features: Sequence[str]) -> TrainedM
         changed = sorted(set(description["features"]) ^ set(features)) or "their order"
         raise WrongModel(
             f"the features of {strategy!r} changed since the model of {description['period']} was trained: {changed}; "
+            "train it again"
+        )
+    if definition not in (None, description.get("definition")):
+        raise WrongModel(
+            f"the definition of {strategy!r} changed since the model of {description['period']} was trained; "
             "train it again"
         )
     return TrainedModel(

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage import lake as lake_file
-from stockpicker_dagster.storage.lake import Bundle, Lake, MissingBundle, MissingDays, describe_days
+from stockpicker_dagster.storage.lake import (
+    DEFINITION,
+    Bundle,
+    Lake,
+    MissingBundle,
+    MissingDays,
+    MixedDefinitions,
+    describe_days,
+)
 
 # Years of six sessions are whole soon.
 SESSIONS = {year: [date(year, month, 3) for month in range(1, 12, 2)] for year in (2020, 2021, 2022)}
@@ -281,3 +289,15 @@ def test_a_bundle_whose_replacement_was_cut_off_is_still_there(tmp_path: Path) -
     assert (lake.bundle("s/model", "2024-01-01") / "a").read_bytes() == b"old"
     lake.write_bundle("s/model", "2024-01-01", Bundle({"a": b"new"}))
     assert (lake.bundle("s/model", "2024-01-01") / "a").read_bytes() == b"new"
+
+
+def test_days_of_two_definitions_are_not_mixed_but_all_may_be_made_again(tmp_path: Path) -> None:
+    lake, days = Lake(tmp_path), [date(2024, 1, 2), date(2024, 1, 3), date(2024, 1, 4)]
+    empty = pl.DataFrame(schema={"date": pl.Date()})
+    lake.write_days("t", empty, days[:2], lambda _: days, {DEFINITION: "old"})
+    assert lake.days_of_another_definition("t", "old") == []
+    assert lake.days_of_another_definition("t", "new") == days[:2]
+    lake.refuse_mixture("t", "old", days[2:])
+    lake.refuse_mixture("t", "new", days)
+    with pytest.raises(MixedDefinitions, match=r"definition of t has changed since 2024-01-02 were stored"):
+        lake.refuse_mixture("t", "new", days[1:])

@@ -22,9 +22,9 @@ from stockpicker_dagster.market.sources import PriceSource
 from stockpicker_dagster.research.features.computation import compute, first_needed
 from stockpicker_dagster.research.features.declaration import FeatureSet, feature_set
 from stockpicker_dagster.storage.deployment import Deployment
-from stockpicker_dagster.storage.lake import DayTable, Lake
+from stockpicker_dagster.storage.lake import DEFINITION, DayTable, Lake
 from stockpicker_dagster.storage.symbol_sets import incomplete_days, store_symbol_set
-from stockpicker_dagster.strategy_form import CALENDAR, PricesForm, StrategyForm
+from stockpicker_dagster.strategy_form import CALENDAR, PricesForm, StrategyForm, definition_of
 
 _LONGEST_YEAR = 255
 """More sessions than any year has: an anchor lies at most this far before a look-back."""
@@ -104,10 +104,15 @@ def _prices(form: PricesForm, users: Strategies) -> dg.AssetsDefinition:
         days = sessions_of(context)
         source, lake = form.build(), deployment.lake
         symbols = symbols_in_use(users, source)
+        if lake.days_of_another_definition(table, definition_of(form)):
+            raise InvalidInput(
+                f"the price source {form.key!r} was stored under other settings than {_settings(form)}; "
+                "give the new one another name with `prices: {name: ...}`, or take the change back"
+            )
         incomplete = incomplete_days(lake, table, symbols)
         fetched = collect(source, symbols, days, _stored_past(lake, form.key, days, incomplete))
         rejected = fetched.quarantine["reason"].value_counts().sort("reason")
-        note = store_symbol_set(lake, table, symbols)
+        note = {**store_symbol_set(lake, table, symbols), DEFINITION: definition_of(form)}
         describe_last(
             context,
             {
@@ -180,7 +185,7 @@ def _features(form: PricesForm, features: FeatureSet, users: Strategies) -> dg.A
             },
         )
         return dg.MaterializeResult(
-            value=table,
+            value=DayTable(table, note={DEFINITION: definition_of(form, features.name)}),
             metadata=row_counts(context, table, days),
             check_results=[checks.finite_or_null(table, features.names)],
         )
