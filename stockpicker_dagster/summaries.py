@@ -59,13 +59,14 @@ def summarize_strategy(
     universe = form.universe.build(source, session)
     caveats = list(dict.fromkeys(caveat for caveat in (source.caveat, universe.caveat) if caveat))
     ranking = lake.read(f"{name}/predictions", [session])
+    caveats += _quarantine_caveat(lake.read(f"{form.prices.key}/quarantine", [session]), session)
     if not served:
         return StrategySummary(name, session, tuple(caveats), ranking, None, None, (), None, None, proposal_note)
     predictions = lake.scan(f"{name}/predictions", served).select("symbol", "date", "score").collect()
     prices = lake.read(f"{form.prices.key}/prices", served)
     delistings = lake.read(f"{form.prices.key}/delistings", served)
     market = (predictions, prices, delistings, served, form.backtest.rules(), calendar)
-    proposal = _proposal_of(name, session, deployment)
+    proposal = _proposal_of(name, form.trading.account, session, deployment)
     return StrategySummary(
         strategy=name,
         session=session,
@@ -80,9 +81,18 @@ def summarize_strategy(
     )
 
 
-def _proposal_of(name: str, session: date, deployment: Deployment) -> StoredProposal | None:
+def _quarantine_caveat(quarantine: pl.DataFrame, session: date) -> list[str]:
+    if quarantine.is_empty():
+        return []
+    reasons = quarantine["reason"].value_counts().sort("reason").iter_rows()
+    return [f"price rows of {session} in quarantine: " + ", ".join(f"{count} {reason}" for reason, count in reasons)]
+
+
+def _proposal_of(name: str, account: str, session: date, deployment: Deployment) -> StoredProposal | None:
+    wanted = (name, account, session)
     for proposal in open_proposals(deployment.database):
-        if proposal.document.strategy == name and proposal.document.session == session:
+        document = proposal.document
+        if (document.strategy, document.account, document.session) == wanted:
             return proposal
     return None
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA
+from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.research.backtest.days import backtest_days
 from stockpicker_dagster.research.backtest.engine import Rules
 from stockpicker_dagster.storage.deployment import Deployment
@@ -55,6 +55,12 @@ def delisted(result: float | None) -> pl.DataFrame:
     return pl.DataFrame([(GONE, GONE_ON, last, "bankruptcy", result, GONE_ON)], schema=DELISTINGS_SCHEMA, orient="row")
 
 
+def quarantined(*days: date) -> pl.DataFrame:
+    """Two rejected rows on each day."""
+    rows = [(symbol, day, "missing_price", "close null") for day in days for symbol in ("XX", "YY")]
+    return pl.DataFrame(rows, schema=QUARANTINE_SCHEMA, orient="row")
+
+
 def backtest(rules: Rules, delistings: pl.DataFrame) -> pl.DataFrame:
     """The back-test of the whole span, as the asset stores it."""
     return backtest_days(PREDICTIONS, PRICES, delistings, SERVED, SERVED, rules, CALENDAR, 20, 0)
@@ -75,6 +81,7 @@ class Stored:
         tables = {
             "simulated/prices": PRICES,
             "simulated/delistings": delistings,
+            "simulated/quarantine": quarantined(LAST),
             "momentum/predictions": predictions,
             "momentum/backtest_metrics": backtest(FORM.backtest.rules(), delistings),
         }
@@ -136,8 +143,13 @@ def test_hand_picked_symbols_are_a_caveat_beside_that_of_the_prices(stored: Stor
         prices={"start": date(2020, 1, 2), "stocks": 12}, periods=PERIODS, universe={"symbols": ["S0", "S1"]}
     )
     caveats = stored.summary(form=form).caveats
-    assert len(caveats) == 2
+    assert len(caveats) == 3
     assert "today's knowledge" in caveats[1]
+
+
+def test_rows_in_quarantine_are_a_caveat_of_their_session_by_reason(stored: Stored) -> None:
+    assert f"price rows of {LAST} in quarantine: 2 missing_price" in stored.summary().caveats
+    assert not any("quarantine" in caveat for caveat in stored.summary(SERVED[-2]).caveats)
 
 
 def test_a_figure_that_does_not_exist_is_null_and_never_nan(stored: Stored, summary: StrategySummary) -> None:
@@ -247,12 +259,10 @@ def test_the_proposal_of_the_session_is_named_with_its_orders(own: Callable[[pl.
 
 def test_before_the_first_model_there_is_no_ranking_and_no_back_test(stored: Stored) -> None:
     early = date(2022, 5, 31)
-    stored.deployment.lake.write_days(
-        "momentum/predictions",
-        PREDICTIONS.clear(),
-        [early],
-        lambda _: CALENDAR.sessions(date(2022, 1, 1), date(2022, 12, 31)),
-    )
+    for table, empty in (("momentum/predictions", PREDICTIONS.clear()), ("simulated/quarantine", quarantined())):
+        stored.deployment.lake.write_days(
+            table, empty, [early], lambda _: CALENDAR.sessions(date(2022, 1, 1), date(2022, 12, 31))
+        )
     summary = stored.summary(early, note="the first model serves later")
     text = as_text(summary)
     assert "No stock is ranked" in text
