@@ -187,4 +187,5 @@ def test_up_can_be_ended_while_it_starts(up: Up, number: signal.Signals) -> None
     assert up.process.wait(30) == 0, up.err
     _, alive = psutil.wait_procs(family, timeout=1)
     assert alive == []
-    assert up.out == ""
+    # Dagster's code server may have said that it starts; an address that answers no more is never printed.
+    assert "token=" not in up.out
