@@ -86,14 +86,21 @@ def backtest_days(
     wanted = [day for day in days if sessions and day >= sessions[0]]
     if not wanted:
         return pl.DataFrame(schema=BACKTEST_SCHEMA)
-    market = market_data(prices, delistings, sessions)
-    scores = market.panel(predictions.filter(pl.col("symbol").is_in(list(market.symbols))), "score")
+    market, scores = _scored_market(predictions, prices, delistings, sessions)
     deciding = rebalance_days(sessions, rules.rebalance, calendar, rules.rebalance_offset)
     history = run(scores, market, rules, deciding)
     permuted = permuted_books(scores, market, rules, deciding, books=simulations, seed=seed)
     fresh = fresh_picks(scores, market, rules, deciding, books=simulations, seed=seed)
     row_of = {session: row for row, session in enumerate(sessions)}
     return _rows(market, history, permuted, fresh, [row_of[day] for day in wanted])
+
+
+def _scored_market(
+    predictions: pl.DataFrame, prices: pl.DataFrame, delistings: pl.DataFrame, sessions: Sequence[date]
+) -> tuple[MarketData, np.ndarray]:
+    """The market of `sessions` and the score panel on it; a score of a stock without any price there is left out."""
+    market = market_data(prices, delistings, sessions)
+    return market, market.panel(predictions.filter(pl.col("symbol").is_in(list(market.symbols))), "score")
 
 
 def _rows(
@@ -172,8 +179,7 @@ def offset_spread(
     calendar: TradingCalendar,
 ) -> list[OffsetResult]:
     """The strategy's own book for every rebalance offset of its rule; the frames are those of `backtest_days`."""
-    market = market_data(prices, delistings, sessions)
-    scores = market.panel(predictions.filter(pl.col("symbol").is_in(list(market.symbols))), "score")
+    market, scores = _scored_market(predictions, prices, delistings, sessions)
     results = []
     for offset in rebalance_offsets(rules.rebalance):
         deciding = rebalance_days(sessions, rules.rebalance, calendar, offset)
@@ -206,8 +212,7 @@ def delisting_sensitivity(
     unknown = delistings["return"].null_count()
     if not unknown:
         return None
-    market = market_data(prices, delistings, sessions)
-    scores = market.panel(predictions.filter(pl.col("symbol").is_in(list(market.symbols))), "score")
+    market, scores = _scored_market(predictions, prices, delistings, sessions)
     deciding = rebalance_days(sessions, rules.rebalance, calendar, rules.rebalance_offset)
     at_zero, at_minus_30 = (
         sharpe(run(scores, market, replace(rules, assumed_delisting_return=assumed), deciding).net_return)
