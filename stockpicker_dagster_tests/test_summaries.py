@@ -58,7 +58,8 @@ def delisted(result: float | None) -> pl.DataFrame:
 def quarantined(*days: date) -> pl.DataFrame:
     """Two rejected rows on each day."""
     rows = [(symbol, day, "missing_price", "close null") for day in days for symbol in ("XX", "YY")]
-    return pl.DataFrame(rows, schema=QUARANTINE_SCHEMA, orient="row")
+    shown = pl.DataFrame(rows, schema=list(QUARANTINE_SCHEMA)[:4], orient="row")
+    return pl.concat([pl.DataFrame(schema=QUARANTINE_SCHEMA), shown], how="diagonal_relaxed")
 
 
 def backtest(rules: Rules, delistings: pl.DataFrame) -> pl.DataFrame:

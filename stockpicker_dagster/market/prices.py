@@ -25,10 +25,12 @@ PRICES_SCHEMA: dict[str, pl.DataType] = {
     "split_ratio": pl.Float64(),
     "adjustment": pl.Float64(),
     "known_at": pl.Date(),
+    "source": pl.String(),
 }
 """Open, high, low and close in currency as traded that day; volume in shares; dividend in currency per pre-split share
 (0.0 if none); split_ratio new shares per old (1.0 if none); adjustment = split_ratio / (1 - dividend / previous close),
-1.0 on the first row; known_at the day on which the row's dividend or split was known, null where there is neither."""
+1.0 on the first row; known_at the day on which the row's dividend or split was known, null where there is neither;
+source the name of the source that the row came from."""
 
 DELISTINGS_SCHEMA: dict[str, pl.DataType] = {
     "symbol": pl.String(),
@@ -46,8 +48,21 @@ QUARANTINE_SCHEMA: dict[str, pl.DataType] = {
     "date": pl.Date(),
     "reason": pl.String(),
     "detail": pl.String(),
+    "open": pl.Float64(),
+    "high": pl.Float64(),
+    "low": pl.Float64(),
+    "close": pl.Float64(),
+    "volume": pl.Float64(),
+    "dividend": pl.Float64(),
+    "split_ratio": pl.Float64(),
+    "adjustment": pl.Float64(),
+    "source": pl.String(),
 }
-"""One row per rejected input row; detail repeats the offending figures."""
+"""One row per rejected input row: what it said (null where it said nothing), why it was rejected and, in `detail`, the
+figures that it was judged by, for people."""
+
+CONTRACT = "prices 2"
+"""Changes with the schemas above, so that days stored in another shape are made again rather than mixed with these."""
 
 REASONS: dict[str, str] = {
     "duplicate_row": "another row has the same symbol and date (of identical rows the first is kept, of others none)",
@@ -146,9 +161,9 @@ def validate(
 
     `frame` has the columns of `PRICES_SCHEMA` in any order of rows, with either `dividend` and `split_ratio` (null
     means none) or an already inferred `adjustment`, from which the two are then inferred for `basis`;
-    `known_at` may be absent and then is the row's own date where there is an event. `previous_rows` holds the accepted
-    row that precedes the frame for each symbol (`symbol`, `date`, `close`); a symbol without one starts in the frame.
-    `sessions`, if given, are the exchange's trading days.
+    `known_at` may be absent and then is the row's own date where there is an event, `source` may be and then is null.
+    `previous_rows` holds the accepted row that precedes the frame for each symbol (`symbol`, `date`, `close`); a symbol
+    without one starts in the frame. `sessions`, if given, are the exchange's trading days.
 
     A row is judged by itself and by the accepted row before it, never by a later one. Every input row comes back in
     exactly one of the two frames, both sorted by date, then symbol. The event of a row rejected for its prices or its
@@ -183,6 +198,7 @@ def _prepared(frame: pl.DataFrame, sessions: Collection[date] | None, basis: Bas
         *[pl.col(name).cast(pl.Float64).fill_null(_EVENT[name]) for name in given],
         *[pl.lit(value).alias(name) for name, value in _EVENT.items() if name not in given],
         (pl.col("known_at") if "known_at" in frame.columns else pl.lit(None)).cast(pl.Date).alias("known_at"),
+        (pl.col("source") if "source" in frame.columns else pl.lit(None)).cast(pl.String).alias("source"),
     )
     rows = rows.sort("symbol", "date", maintain_order=True).with_row_index("id")
     rows = rows.with_columns(
@@ -224,7 +240,7 @@ def _duplicates(rows: pl.DataFrame) -> pl.Expr:
     key = ("symbol", "date")
     like_last = pl.all_horizontal([pl.col(name) == pl.col(name).shift(1) for name in key]).fill_null(False)
     shared = rows.filter(like_last | like_last.shift(-1, fill_value=False))
-    figures = [name for name in PRICES_SCHEMA if name not in key]
+    figures = [name for name in PRICES_SCHEMA if name not in (*key, "source")]
     alike = pl.all_horizontal([pl.col(name).eq_missing(pl.col(name).first()).all() for name in figures])
     kept = (alike & (pl.col("id") == pl.col("id").first())).over(key)
     return pl.col("id").is_in(shared.filter(~kept)["id"].implode())
@@ -379,10 +395,9 @@ def _accepted(judged: pl.DataFrame) -> pl.DataFrame:
 
 
 def _quarantined(judged: pl.DataFrame) -> pl.DataFrame:
-    figures = ("open", "high", "low", "close", "volume", "dividend", "split_ratio", "adjustment")
+    figures = [name for name, kind in QUARANTINE_SCHEMA.items() if kind == pl.Float64]
     shown = [pl.format(f"{name}={{}}", pl.col(name).cast(pl.String).fill_null("null")) for name in figures]
     previous_close = pl.format("previous_close={}", pl.col("against").cast(pl.String))
     rejected = judged.filter(pl.col("reason").is_not_null()).sort("id")
-    return rejected.select(
-        "symbol", "date", "reason", detail=pl.concat_str([*shown, previous_close], separator=" ", ignore_nulls=True)
-    )
+    detail = pl.concat_str([*shown, previous_close], separator=" ", ignore_nulls=True)
+    return rejected.with_columns(detail=detail).select(*QUARANTINE_SCHEMA)

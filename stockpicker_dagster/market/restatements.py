@@ -16,6 +16,7 @@ from stockpicker_dagster.market.sources import Fetched
 
 RESTATED = "restated"
 _FIGURES = [name for name, kind in PRICES_SCHEMA.items() if kind == pl.Float64]
+_SAID = [name for name in QUARANTINE_SCHEMA if name not in ("symbol", "date", "reason", "detail")]
 _TOLERANCE = 1e-9
 
 
@@ -84,8 +85,17 @@ def _never_asked(past: StoredPast) -> pl.DataFrame:
 
 
 def _restated(rows: pl.DataFrame, detail: pl.Expr) -> pl.DataFrame:
-    named = rows.select("symbol", "date", pl.lit(RESTATED).alias("reason"), detail.alias("detail"))
-    return named.cast(pl.Schema(QUARANTINE_SCHEMA))
+    """The rejected rows with what the source says now, null where it says nothing."""
+    said = {name: pl.col(found) for name in _SAID if (found := _newest(rows, name)) is not None}
+    named = rows.select("symbol", "date", reason=pl.lit(RESTATED), detail=detail, **said)
+    absent = [pl.lit(None).alias(name) for name in QUARANTINE_SCHEMA if name not in named.columns]
+    return named.with_columns(absent).select(pl.col(name).cast(kind) for name, kind in QUARANTINE_SCHEMA.items())
+
+
+def _newest(rows: pl.DataFrame, name: str) -> str | None:
+    """The column that holds what the source says now: beside a stored row it ends in `_new`."""
+    beside = f"{name}_new" in rows.columns
+    return f"{name}_new" if beside else name if name in rows.columns else None
 
 
 def _merged(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -43,7 +43,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def row(symbol: str, day: date, close: float = 10.0, dividend: float = 0.0, split: float = 1.0) -> dict[str, Any]:
     prices = dict.fromkeys(("open", "high", "low", "close"), close)
-    events = {"dividend": dividend, "split_ratio": split, "adjustment": 1.0, "known_at": None}
+    events = {"dividend": dividend, "split_ratio": split, "adjustment": 1.0, "known_at": None, "source": "simulated"}
     return {"symbol": symbol, "date": day, **prices, "volume": 1000.0, **events}
 
 

@@ -43,7 +43,7 @@ def row(day: int = 0, symbol: str = "A", **changes: Any) -> Row:
 
 
 def frame(rows: Sequence[Row]) -> pl.DataFrame:
-    schema = {name: dtype for name, dtype in PRICES_SCHEMA.items() if name not in ("adjustment", "known_at")}
+    schema = {name: dtype for name, dtype in PRICES_SCHEMA.items() if name not in ("adjustment", "known_at", "source")}
     return pl.DataFrame(rows, schema=schema, orient="row") if rows else pl.DataFrame(schema=schema)
 
 

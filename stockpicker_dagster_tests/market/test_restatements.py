@@ -14,7 +14,7 @@ DAY, NEXT = date(2024, 1, 2), date(2024, 1, 3)
 
 def prices(*rows: tuple[str, date, float]) -> pl.DataFrame:
     return pl.DataFrame(
-        [(symbol, day, close, close, close, close, 100.0, 0.0, 1.0, 1.0, None) for symbol, day, close in rows],
+        [(symbol, day, close, close, close, close, 100.0, 0.0, 1.0, 1.0, None, "test") for symbol, day, close in rows],
         schema=PRICES_SCHEMA,
         orient="row",
     )
@@ -35,7 +35,7 @@ def test_a_revision_is_quarantined_with_both_figures_and_the_stored_row_stays() 
     stored = prices(("A", DAY, 10.0))
     again = keep_the_stored_past(answer(("A", DAY, 10.5), ("A", NEXT, 11.0)), StoredPast(stored))
     assert again.prices.equals(prices(("A", DAY, 10.0), ("A", NEXT, 11.0)))
-    [(symbol, day, reason, detail)] = again.quarantine.rows()
+    [(symbol, day, reason, detail)] = again.quarantine.select("symbol", "date", "reason", "detail").rows()
     assert (symbol, day, reason) == ("A", DAY, "restated")
     assert "close 10.0 -> 10.5" in detail
 
@@ -82,7 +82,7 @@ def test_a_row_that_appears_later_is_a_revision_unless_its_symbol_was_never_aske
     late = answer(("A", DAY, 10.0), ("B", DAY, 20.0), ("C", DAY, 30.0))
     again = keep_the_stored_past(late, StoredPast(stored, never_asked={DAY: ["C"]}))
     assert again.prices["symbol"].to_list() == ["A", "C"]
-    [(symbol, day, reason, detail)] = again.quarantine.rows()
+    [(symbol, day, reason, detail)] = again.quarantine.select("symbol", "date", "reason", "detail").rows()
     assert (symbol, day, reason) == ("B", DAY, "restated")
     assert "close is 20.0" in detail
 

@@ -43,6 +43,7 @@ def prices_from(
         "split_ratio": np.broadcast_to(np.asarray(split_ratio, dtype=float), close.shape),
         "adjustment": np.broadcast_to(np.asarray(adjustment, dtype=float), close.shape),
         "known_at": [None] * len(close),
+        "source": ["test"] * len(close),
     }
     return pl.DataFrame(columns, schema=PRICES_SCHEMA)
 

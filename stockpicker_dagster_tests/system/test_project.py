@@ -105,7 +105,7 @@ def test_every_dependency_says_what_it_is_for() -> None:
 def test_the_extra_all_is_every_extra_that_users_can_have(project: dict) -> None:
     extras = project["project"]["optional-dependencies"]
     [everything] = extras["all"]
-    assert Requirement(everything).extras == set(extras) - {"all", "dev"}
+    assert Requirement(everything).extras == set(extras) - {"all", "dev", "peers"}
 
 
 def test_dagsters_files_name_the_same_code_location(project: dict) -> None:

@@ -16,7 +16,7 @@ from stockpicker_dagster.components.partitions import looking_back, sessions_of,
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.market.collection import collect
-from stockpicker_dagster.market.prices import PRICES_SCHEMA
+from stockpicker_dagster.market.prices import CONTRACT, PRICES_SCHEMA
 from stockpicker_dagster.market.restatements import StoredPast
 from stockpicker_dagster.market.sources import PriceSource
 from stockpicker_dagster.research.features.computation import compute, first_needed
@@ -104,7 +104,7 @@ def _prices(form: PricesForm, users: Strategies) -> dg.AssetsDefinition:
         days = sessions_of(context)
         source, lake = form.build(), deployment.lake
         symbols = symbols_in_use(users, source)
-        if lake.days_of_another_definition(table, definition_of(form)):
+        if lake.days_of_another_definition(table, definition_of(form, CONTRACT)):
             raise InvalidInput(
                 f"the price source {form.key!r} was stored under other settings than {_settings(form)}; "
                 "give the new one another name with `prices: {name: ...}`, or take the change back"
@@ -112,7 +112,7 @@ def _prices(form: PricesForm, users: Strategies) -> dg.AssetsDefinition:
         incomplete = incomplete_days(lake, table, symbols)
         fetched = collect(source, symbols, days, _stored_past(lake, form.key, days, incomplete))
         rejected = fetched.quarantine["reason"].value_counts().sort("reason")
-        note = {**store_symbol_set(lake, table, symbols), DEFINITION: definition_of(form)}
+        note = {**store_symbol_set(lake, table, symbols), DEFINITION: definition_of(form, CONTRACT)}
         describe_last(
             context,
             {

@@ -85,10 +85,11 @@ class FilesSource:
             )
         wanted = None if symbols is None else [normalise_symbol(symbol) for symbol in symbols]
         quarantine = _rows_on(book.quarantine, "reported_on", sessions, wanted).drop("reported_on")
+        source = pl.lit(self.name).alias("source")
         return Fetched(
-            _rows_on(book.prices, "date", sessions, wanted),
+            _rows_on(book.prices, "date", sessions, wanted).with_columns(source),
             _rows_on(book.delistings, "date", sessions, wanted),
-            quarantine,
+            quarantine.with_columns(source),
         )
 
     def available_through(self) -> date | None:

@@ -163,7 +163,7 @@ class SimulatedMarket:
     def fetch(self, symbols: Sequence[str] | None, sessions: Sequence[date]) -> Fetched:
         """See `PriceSource.fetch`. Nothing is ever quarantined; a session before `start` raises `InvalidInput`."""
         days = [self._simulation.day(session) for session in sessions]
-        prices = _rows(days)
+        prices = _rows(days, self.name)
         delistings = pl.DataFrame(
             [delisting for day in days for delisting in day.delistings], schema=DELISTINGS_SCHEMA, orient="row"
         )
@@ -512,7 +512,7 @@ class _Simulation:
             self._leaving.append((int(slot), "bankruptcy" if bankrupt else "merger", final_return))
 
 
-def _rows(days: list[_Day]) -> pl.DataFrame:
+def _rows(days: list[_Day], source: str) -> pl.DataFrame:
     """The rows of the stocks that traded on `days`, in `PRICES_SCHEMA`."""
     if not days:
         return pl.DataFrame(schema=PRICES_SCHEMA)
@@ -522,6 +522,7 @@ def _rows(days: list[_Day]) -> pl.DataFrame:
         "date": [day.session for day in days for _ in day.symbols],
         **columns,
         "known_at": [known_at for day in days for known_at in day.known_at],
+        "source": [source for day in days for _ in day.symbols],
     }
     traded = np.concatenate([day.traded for day in days])
     return pl.DataFrame(rows, schema=PRICES_SCHEMA).filter(pl.Series(traded))

@@ -102,6 +102,7 @@ def _stock(rng: np.random.Generator, symbol: str, days: Sequence[date]) -> pl.Da
                 split,
                 adjustment,
                 None,
+                "test",
             )
         )
         previous = price if close is not None else rows[-1][2] or (previous or price) / adjustment

@@ -1,0 +1,109 @@
+"""What is learned, from which periods, by which algorithm, and where."""
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
+
+from stockpicker_dagster.research.algorithms import algorithm, validate_hyperparameters
+from stockpicker_dagster.strategy_form.base import Form, Misfit
+
+Period = Annotated[
+    tuple[date, date],
+    # Dagster makes a sample file from the schema and reads lists of one kind only.
+    WithJsonSchema({"type": "array", "items": {"type": "string", "format": "date"}, "minItems": 2, "maxItems": 2}),
+]
+
+
+class LabelForm(Form):
+    """What is learned: the return from the next open to one `horizon_days` sessions later, less the universe's mean."""
+
+    horizon_days: int = Field(5, ge=1, le=252, description="Sessions between entry and exit.")
+    transform: Literal["rank", "standard", "none"] = Field(
+        "rank", description="Per date: ranks, standard scores, or the returns themselves."
+    )
+    winsorize: float | None = Field(
+        None, gt=0, lt=0.5, description="Per date: quantile at which both tails are clipped."
+    )
+
+    @property
+    def quantiles(self) -> tuple[float, float] | None:
+        """Both quantiles at which tails are clipped."""
+        return None if self.winsorize is None else (self.winsorize, 1 - self.winsorize)
+
+
+class PeriodsForm(Form):
+    """When is trained, validated and tested: fixed dates, or walk-forward with a model for each period served."""
+
+    train: Period | None = Field(None, description="Fixed: first and last date trained on.")
+    validation: Period | None = Field(None, description="Fixed: first and last date validated on.")
+    test: Period | None = Field(None, description="Fixed: first and last date tested on.")
+    train_years: int | None = Field(None, ge=1, le=50, description="Walk-forward: years trained on.")
+    validation_years: int | None = Field(
+        None, ge=1, le=20, description="Walk-forward: years validated on, after those trained on."
+    )
+    retrain: Literal["weekly", "monthly", "quarterly", "yearly"] | None = Field(
+        None, description="Walk-forward: how often a new model is trained."
+    )
+
+    def _agree(self) -> None:
+        fixed = {"train": self.train, "validation": self.validation, "test": self.test}
+        walking = {"train_years": self.train_years, "validation_years": self.validation_years, "retrain": self.retrain}
+        given_fixed = [name for name, value in fixed.items() if value is not None]
+        given_walking = [name for name, value in walking.items() if value is not None]
+        if (len(given_fixed), len(given_walking)) not in {(3, 0), (0, 3)}:
+            given = ", ".join(given_fixed + given_walking) or "nothing"
+            raise Misfit(
+                "periods are either train, validation and test, or train_years, validation_years and retrain; "
+                f"given: {given}"
+            )
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _in_order(cls, value: tuple[date, date] | None, others: ValidationInfo) -> tuple[date, date] | None:
+        if value is None:
+            return value
+        (first, last), name = value, others.field_name
+        if first > last:
+            raise ValueError(f"{name} is reversed: it begins on {first} and ends on {last}; swap the dates")
+        for earlier in ("train", "validation"):
+            ends = (others.data.get(earlier) or (None, None))[1] if earlier != name else None
+            if ends is not None and first <= ends:
+                raise ValueError(
+                    f"{name} begins on {first}, which is not after {earlier}, which ends on {ends}; begin it later"
+                )
+        return value
+
+    @property
+    def walk_forward(self) -> bool:
+        """Whether a model is trained for each period, rather than once."""
+        return self.retrain is not None
+
+
+class AlgorithmForm(Form):
+    """What learns."""
+
+    name: str = Field("linear", description="The algorithm by name; `linear` is ridge regression.")
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the algorithm; see its declaration for type, range and default."
+    )
+    seed: int = Field(0, ge=0, description="Fixes whatever the algorithm draws at random.")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, value: str) -> str:
+        algorithm(value)
+        return value
+
+    @field_validator("hyperparameters")
+    @classmethod
+    def _hyperparameters_are_allowed(cls, value: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
+        if "name" in others.data:
+            validate_hyperparameters(others.data["name"], value)
+        return value
+
+
+class TrainingForm(Form):
+    """Where training runs."""
+
+    platform: Literal["local"] = Field("local", description="`local`: on this machine.")

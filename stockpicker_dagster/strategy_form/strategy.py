@@ -1,0 +1,176 @@
+"""The whole strategy, and what follows from it as a whole."""
+
+import hashlib
+import json
+import re
+from datetime import date, timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, Field, field_validator
+
+from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.research.features.declaration import FeatureSet, feature_set
+from stockpicker_dagster.research.splits import Split, earliest_first_use, fixed_split, period_of, walk_forward_split
+from stockpicker_dagster.strategy_form.backtest import BacktestForm
+from stockpicker_dagster.strategy_form.base import CALENDAR, Form, Misfit, under_home
+from stockpicker_dagster.strategy_form.features import FeaturesForm, ScalingForm
+from stockpicker_dagster.strategy_form.learning import AlgorithmForm, LabelForm, PeriodsForm, TrainingForm
+from stockpicker_dagster.strategy_form.prices import PricesForm
+from stockpicker_dagster.strategy_form.trading import TradingForm
+from stockpicker_dagster.strategy_form.universe import UniverseForm
+
+OWNER = re.compile(r"[A-Za-z0-9_-]{1,64}|[^@\s]{1,64}@[^@\s]{1,190}")
+
+
+class StrategyForm(Form):
+    """The whole strategy: from a universe to a proposed rebalance."""
+
+    owner: str = Field(
+        description="Who answers for the strategy, shown in Dagster: a team's name, or an e-mail address."
+    )
+    description: str = Field("", max_length=2000, description="What the strategy is about, in a sentence.")
+    universe: UniverseForm = Field(description="Which stocks are ranked.")
+    prices: PricesForm = Field(description="Where prices come from.")
+    features: FeaturesForm = Field(default_factory=FeaturesForm, description="What is computed from prices.")
+    label: LabelForm = Field(default_factory=LabelForm, description="Which return is learned.")
+    scaling: ScalingForm = Field(
+        default_factory=ScalingForm, description="How features are made comparable across the stocks of one date."
+    )
+    periods: PeriodsForm = Field(description="Which days are trained, validated and tested on.")
+    algorithm: AlgorithmForm = Field(default_factory=AlgorithmForm, description="What learns.")
+    training: TrainingForm = Field(default_factory=TrainingForm, description="Where training runs.")
+    backtest: BacktestForm = Field(
+        default_factory=BacktestForm, description="The long-short book that the scores are tried on, and its costs."
+    )
+    trading: TradingForm = Field(default_factory=TradingForm, description="Where approved orders go.")
+
+    @field_validator("owner")
+    @classmethod
+    def _owner_is_a_team_or_an_address(cls, value: str) -> str:
+        if not OWNER.fullmatch(value):
+            raise ValueError(
+                f"owner {value!r} is not allowed; give a team's name of letters, digits, _ and -, or an e-mail address"
+            )
+        return value
+
+    def _agree(self) -> None:
+        if self.universe.name == "simulated" and self.prices.source != "simulated":
+            raise Misfit(
+                f"universe 'simulated' needs prices from source simulated, not {self.prices.source!r}", "universe"
+            )
+        if self.prices.split_adjusted and self.features.names is not None:
+            try:
+                feature_set(self.features.set).without_price_level().select(self.features.names)
+            except InvalidInput as error:
+                raise Misfit(str(error), "features") from error
+        self._check_history()
+
+    def feature_set(self) -> FeatureSet:
+        """The features that the strategy learns from; on split-adjusted prices without those of price level."""
+        chosen = feature_set(self.features.set)
+        if self.prices.split_adjusted:
+            chosen = chosen.without_price_level()
+        return chosen.select(self.features.names) if self.features.names else chosen
+
+    def definition(self, asset: str) -> str:
+        """A digest of every part of the form that the stored content of `asset` depends on."""
+        scaled = (self.prices, self.universe, self.features, self.scaling)
+        model = (*scaled, self.label, self.periods, self.algorithm)
+        parts: dict[str, tuple[Form, ...]] = {
+            "scaled_features": scaled,
+            "datasets": (*scaled, self.label, self.periods),
+            "trained_model": model,
+            "predictions": model,
+            "backtest_metrics": (*model, self.backtest),
+            "rebalance_orders": (*model, self.backtest),
+        }
+        return definition_of(*parts[asset])
+
+    def missing_files(self) -> list[Path]:
+        """The files that the strategy names and that are not there (yet)."""
+        named = [under_home(path) for path in (self.prices.path, self.universe.file) if path is not None]
+        return [path for path in named if not path.exists()]
+
+    @property
+    def dagster_owner(self) -> str:
+        """The owner as Dagster writes it."""
+        return self.owner if "@" in self.owner else f"team:{self.owner}"
+
+    @property
+    def first_served(self) -> date:
+        """The first calendar day that a model serves; days before it have no scores."""
+        if self.periods.test is not None:
+            return self.periods.test[0]
+        assert self.periods.retrain is not None
+        assert self.periods.train_years is not None
+        assert self.periods.validation_years is not None
+        earliest = earliest_first_use(
+            self.prices.start,
+            self.feature_set().lookback,
+            self.periods.train_years,
+            self.periods.validation_years,
+            trading_calendar(CALENDAR),
+        )
+        period = period_of(earliest, self.periods.retrain)
+        if period.serves_from < earliest:
+            period = period_of(period.serves_until + timedelta(days=1), self.periods.retrain)
+        return period.serves_from
+
+    def split(self, period_key: str | None) -> Split:
+        """The sessions that a period's model is trained and validated on; `period_key` is None for fixed periods."""
+        calendar = trading_calendar(CALENDAR)
+        lookback = self.feature_set().lookback
+        periods = self.periods
+        if periods.retrain is None:
+            assert periods.train is not None
+            assert periods.validation is not None
+            assert periods.test is not None
+            return fixed_split(
+                periods.train,
+                periods.validation,
+                periods.test,
+                self.label.horizon_days,
+                calendar,
+                self.prices.start,
+                lookback,
+            )
+        assert period_key is not None
+        assert periods.train_years is not None
+        assert periods.validation_years is not None
+        return walk_forward_split(
+            period_of(date.fromisoformat(period_key), periods.retrain),
+            periods.train_years,
+            periods.validation_years,
+            self.label.horizon_days,
+            calendar,
+            self.prices.start,
+            lookback,
+        )
+
+    def period_key(self, day: date) -> str | None:
+        """The key of the period that `day` lies in; None for fixed periods."""
+        return None if self.periods.retrain is None else period_of(day, self.periods.retrain).key
+
+    def _check_history(self) -> None:
+        """Too little history for the look-backs, or labels longer than a period, are refused before anything runs."""
+        try:
+            if not self.periods.walk_forward:
+                self.split(None)
+            elif self.first_served <= trading_calendar(CALENDAR).last_day:
+                self.split(self.period_key(self.first_served))
+        except InvalidInput as error:
+            raise Misfit(str(error), "periods") from error
+
+
+def definition_of(*parts: BaseModel | str) -> str:
+    """Sixteen hexadecimal digits that change with any value in `parts`, except for where files lie.
+
+    A universe's file counts by its name. A price file does not count at all, because whether it still says the same
+    about a stored day is found out row by row.
+    """
+    plain = [part if isinstance(part, str) else part.model_dump(exclude={"path"}) for part in parts]
+    text = json.dumps(
+        plain, sort_keys=True, default=lambda value: value.name if isinstance(value, Path) else str(value)
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
