@@ -58,10 +58,10 @@ format: $(VENV)/.installed-dev  ## Rewrites the code in the project's style.
 
 # One set of pins holds for every extra and every allowed Python, so that adding an extra never moves the base set.
 UV_RESOLVE = $(BIN)/uv pip compile --quiet --system-certs --no-annotate --no-header --no-emit-index-url --no-emit-find-links
-CONSTRAINTS_HEADER = \# Exact versions of the base set, the development set and every extra, for Python $(PYTHONS). Made by: make constraints
+CONSTRAINTS_HEADER = \# Exact versions of the base set, the development set, every extra and the peers, for Python $(PYTHONS). Made by: make constraints
 
 constraints: $(VENV)/.installed-dev  ## Resolves constraints.txt anew. Needs the network.
-	@$(UV_RESOLVE) --upgrade --universal --python-version 3.11 --extra dev --extra all pyproject.toml --output-file constraints.new
+	@$(UV_RESOLVE) --upgrade --universal --python-version 3.11 --extra dev --extra all --extra peers pyproject.toml --output-file constraints.new
 	@{ echo "$(CONSTRAINTS_HEADER)"; cat constraints.new; } > constraints.txt && rm constraints.new
 
 resolve: $(VENV)/.installed-dev  ## Checks, without downloading them, that every extra can be installed on every allowed Python.
