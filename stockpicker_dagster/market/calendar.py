@@ -5,8 +5,11 @@ plain dates and fast look-ups. Nothing here reads the clock: both ends of the ca
 a day never depends on the day on which it is asked, and `now` is always an argument.
 """
 
-from datetime import UTC, date, datetime
-from functools import lru_cache
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from difflib import get_close_matches
+from functools import cached_property, lru_cache
+from zoneinfo import ZoneInfo
 
 import exchange_calendars
 import numpy as np
@@ -16,6 +19,26 @@ from stockpicker_dagster.errors import InvalidInput
 
 CALENDAR_START = date(1990, 1, 1)
 CALENDAR_END = date(2050, 12, 31)
+
+_SETTLED_AFTER = timedelta(hours=4, minutes=15)
+"""So long after the regular close vendors have the day's bars; in New York that is a quarter past eight."""
+_BEFORE_OPEN = 1
+"""Hours that must be left from the moment when a day is complete to the next open."""
+_EAST, _WEST = 14, -12
+"""The fixed offsets from UTC, in hours, that have a name in the time zone database."""
+
+
+@dataclass(frozen=True)
+class DailyCycle:
+    """When a session is complete, and when it is collected.
+
+    Session D is complete at the midnight that ends D in the time zone `complete_in`, of a fixed offset from UTC: after
+    the close of D and before the next open, in every season. It is collected at the local time `collected_at` of the
+    exchange, which is later.
+    """
+
+    complete_in: str
+    collected_at: time
 
 
 class TradingCalendar:
@@ -33,8 +56,10 @@ class TradingCalendar:
 
     def __init__(self, name: str = "XNYS") -> None:
         """`name` is a market identifier code such as `XNYS` (New York) or `XLON` (London); unknown: `InvalidInput`."""
-        self.name = name
         exchange, self.first_day, self.last_day = _load(name)
+        self.name: str = exchange.name
+        self.time_zone = str(exchange.tz)
+        self._regular_close: time = exchange.close_times[-1][1]
         self._days = exchange.sessions.to_numpy().astype("datetime64[D]")
         self._sessions: list[date] = self._days.tolist()
         self._open_seconds = _epoch_seconds(exchange.opens)
@@ -101,15 +126,60 @@ class TradingCalendar:
         closed = days[np.is_busday(days) & ~np.isin(days, self._days)]
         return closed.tolist()
 
-    def last_completed(self, now: datetime) -> date:
-        """The last session whose daily partition has opened at `now`.
+    @cached_property
+    def daily_cycle(self) -> DailyCycle:
+        """When sessions are complete and collected: in New York at midnight UTC and at 20:15.
 
-        The partition of day D opens at 00:00 UTC of D + 1, which is after the close of New York all year round.
-        `now` must carry a time zone (`InvalidInput`).
+        They are complete at the last whole hour of UTC before they are collected, `_SETTLED_AFTER` the regular close;
+        where no time zone has its midnight so early, as in Sydney, both are later. Raises `InvalidInput` for an
+        exchange that trades on weekends, or leaves no hour between its close and the next open.
+        """
+        if not np.is_busday(self._days).all():
+            raise InvalidInput(
+                f"calendar {self.name} has sessions on Saturdays or Sundays, and weeks of trading are Monday to Friday "
+                "here; choose another exchange"
+            )
+        local_midnights = self._days.astype("datetime64[s]").astype(np.int64) - self._utc_offsets
+        collected_after = timedelta(hours=self._regular_close.hour, minutes=self._regular_close.minute) + _SETTLED_AFTER
+        hours = self._hours_after_midnight_utc(local_midnights + int(collected_after.total_seconds()))
+        earliest = int(np.ceil(self._hours_after_midnight_utc(np.array(self._close_seconds)).max()))
+        latest = int(np.floor(self._hours_after_midnight_utc(np.array(self._open_seconds[1:])).min())) - _BEFORE_OPEN
+        complete = min(max(int(np.floor(hours.min())), 24 - _EAST), 24 - _WEST)
+        if not earliest <= complete <= latest:
+            raise InvalidInput(
+                f"calendar {self.name} leaves no hour between a close and the next open in which a day is complete all "
+                "year round; choose the calendar of a stock exchange"
+            )
+        late = max(0, complete - int(np.floor(hours.min())))
+        settled = datetime.combine(self.first_day, time()) + collected_after + timedelta(hours=late)
+        east = 24 - complete
+        zone = "UTC" if east == 0 else f"Etc/GMT{-east:+d}"
+        return DailyCycle(zone, settled.time())
+
+    def session_collected_at(self, moment: datetime) -> date:
+        """The day that is collected by a run due at `moment`, which carries a time zone; it need not be a session."""
+        return moment.astimezone(ZoneInfo(self.daily_cycle.complete_in)).date() - timedelta(days=1)
+
+    def last_completed(self, now: datetime) -> date:
+        """The last session that is complete at `now`, which must carry a time zone (`InvalidInput`).
+
+        In New York session D is complete at 00:00 UTC of D + 1; see `daily_cycle` for other exchanges.
         """
         if now.tzinfo is None:
             raise InvalidInput(f"the time {now} has no time zone; pass one that is aware, in UTC")
-        return self.previous_session(now.astimezone(UTC).date())
+        return self.previous_session(now.astimezone(ZoneInfo(self.daily_cycle.complete_in)).date())
+
+    @property
+    def _utc_offsets(self) -> np.ndarray:
+        """Seconds by which the exchange's clock is ahead of UTC at each close."""
+        closes = pd.to_datetime(pd.Series(self._close_seconds), unit="s", utc=True)
+        local = closes.dt.tz_convert(self.time_zone).dt.tz_localize(None)
+        return np.array(_epoch_seconds(local)) - np.array(self._close_seconds)
+
+    def _hours_after_midnight_utc(self, seconds: np.ndarray) -> np.ndarray:
+        """Hours from the UTC midnight at which a session's date begins; seconds belong to the last of the sessions
+        that they are as many as, from the first on."""
+        return (seconds - self._days[: len(seconds)].astype("datetime64[s]").astype(np.int64)) / 3600
 
     def _position(self, day: date, side: str) -> int:
         day = _as_date(day)
@@ -143,8 +213,14 @@ def _load(name: str) -> tuple[exchange_calendars.ExchangeCalendar, date, date]:
     try:
         known = exchange_calendars.get_calendar(name)
     except exchange_calendars.errors.InvalidCalendarName as error:
-        names = ", ".join(sorted(exchange_calendars.get_calendar_names(include_aliases=False)))
-        raise InvalidInput(f"calendar {name!r} is unknown; known: {names}") from error
+        names = sorted(exchange_calendars.get_calendar_names(include_aliases=False))
+        close = get_close_matches(name.upper(), [*names, *exchange_calendars.get_calendar_names()], n=3, cutoff=0.5)
+        meant = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+        raise InvalidInput(f"calendar {name!r} is unknown; known: {', '.join(names)}{meant}") from error
+    except (NotImplementedError, ValueError) as error:
+        raise InvalidInput(
+            f"calendar {name} is named by this release of exchange_calendars, but cannot be built; choose another one"
+        ) from error
     earliest, latest = known.bound_min(), known.bound_max()
     first = CALENDAR_START if earliest is None else max(CALENDAR_START, earliest.date())
     last = CALENDAR_END if latest is None else min(CALENDAR_END, latest.date())

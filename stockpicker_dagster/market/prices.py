@@ -5,12 +5,13 @@ looks at the row itself and at the rows before it, so that no later row changes 
 the matter of `market.sources`; cumulated adjusted series are built from `adjustment` by `research.features`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, timedelta
 
 import polars as pl
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.market.corrections import FIGURES, Decision
 from stockpicker_dagster.market.sources import Basis
 
 PRICES_SCHEMA: dict[str, pl.DataType] = {
@@ -65,6 +66,8 @@ CONTRACT = "prices 2"
 """Changes with the schemas above, so that days stored in another shape are made again rather than mixed with these."""
 
 REASONS: dict[str, str] = {
+    "wrong_currency": "the vendor quotes the symbol in another currency than the one that the source is declared in",
+    "wrong_exchange": "the vendor quotes the symbol on an exchange of another time zone: it is another security",
     "duplicate_row": "another row has the same symbol and date (of identical rows the first is kept, of others none)",
     "missing_price": "open, high, low or close is null, NaN or infinite",
     "non_positive_price": "open, high, low or close is zero or negative",
@@ -75,7 +78,9 @@ REASONS: dict[str, str] = {
     "bad_split_ratio": "the split ratio is zero, negative, NaN or infinite",
     "negative_dividend": "the dividend is negative, NaN or infinite",
     "not_a_session": "the exchange did not trade on that day",
+    "stale_close": "no volume at an unchanged close for the tenth session in a row, or longer: the vendor fills up",
     "dividend_not_below_previous_close": "the dividend is not below the preceding accepted close",
+    "moved_without_volume": "the volume is zero, but the close is not that of the last accepted row that traded",
     "hundredfold_jump": "close and adjustment together moved beyond x100 or /100 against the preceding accepted close",
 }
 """Every reason for which a row is quarantined; where several apply, the first in this order is named."""
@@ -88,8 +93,17 @@ JUMP_LIMIT = 100.0
 JUMP_MEMORY = timedelta(days=30)
 """An accepted close older than this convicts no row: else one bad first print would lock its symbol out for ever."""
 
+STALE_AFTER = 10
+"""Fewer sessions without a trade are common in small stocks; a vendor that goes on repeating the last price of a stock
+which has left would hide for ever that it has."""
+MOVE_TOLERANCE = 1e-3
+"""A close without volume may differ so far from the last traded one after its splits: vendors round."""
+
+_MENDABLE = ("open_or_close_outside_range", "stale_close")
+"""Reasons that a row shows by itself and that a person may decide against; no decision makes sense of the others."""
 _PRICE_COLUMNS = ("open", "high", "low", "close")
 _BATCH_ROWS = 400_000
+_MOVED = "moved_without_volume"
 
 
 def adjustment(split_ratio: pl.Expr, dividend: pl.Expr, previous_close: pl.Expr) -> pl.Expr:
@@ -156,6 +170,7 @@ def validate(
     *,
     basis: Basis = "as_traded",
     sessions: Collection[date] | None = None,
+    decisions: Sequence[Decision] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Judges every row of `frame`: (accepted rows in `PRICES_SCHEMA`, rejected ones in `QUARANTINE_SCHEMA`).
 
@@ -163,7 +178,10 @@ def validate(
     means none) or an already inferred `adjustment`, from which the two are then inferred for `basis`;
     `known_at` may be absent and then is the row's own date where there is an event, `source` may be and then is null.
     `previous_rows` holds the accepted row that precedes the frame for each symbol (`symbol`, `date`, `close`); a symbol
-    without one starts in the frame. `sessions`, if given, are the exchange's trading days.
+    without one starts in the frame. `sessions`, if given, are the exchange's trading days. A stale close shows only
+    beside the `STALE_AFTER` rows before it: bring those too, or days that are fetched one by one are judged otherwise.
+    `decisions` are a person's: the figures decided on take the place of those in the row, which is then not rejected
+    for its range, for being stale or for a move; rows after it are judged beside it.
 
     A row is judged by itself and by the accepted row before it, never by a later one. Every input row comes back in
     exactly one of the two frames, both sorted by date, then symbol. The event of a row rejected for its prices or its
@@ -171,7 +189,7 @@ def validate(
     for the event itself, or as a duplicate, is not.
     Raises `InvalidInput` if a column is missing, or a symbol or a date null.
     """
-    rows = _prepared(frame, sessions, basis)
+    rows = _prepared(frame, sessions, basis, decisions)
     previous = _previous(previous_rows)
     answers = [_judged(batch, previous, basis) for batch in _batches(rows)]
     accepted = pl.concat([answer for answer, _ in answers]).sort("date", "symbol")
@@ -182,7 +200,9 @@ def validate(
 _EVENT = {"dividend": 0.0, "split_ratio": 1.0, "adjustment": 1.0}
 
 
-def _prepared(frame: pl.DataFrame, sessions: Collection[date] | None, basis: Basis) -> pl.DataFrame:
+def _prepared(
+    frame: pl.DataFrame, sessions: Collection[date] | None, basis: Basis, decisions: Sequence[Decision]
+) -> pl.DataFrame:
     """The rows by symbol and date, with the reason that each shows by itself and the `event_*` that it may carry on."""
     inferred = "adjustment" in frame.columns
     given = ("adjustment",) if inferred else ("dividend", "split_ratio")
@@ -200,7 +220,7 @@ def _prepared(frame: pl.DataFrame, sessions: Collection[date] | None, basis: Bas
         (pl.col("known_at") if "known_at" in frame.columns else pl.lit(None)).cast(pl.Date).alias("known_at"),
         (pl.col("source") if "source" in frame.columns else pl.lit(None)).cast(pl.String).alias("source"),
     )
-    rows = rows.sort("symbol", "date", maintain_order=True).with_row_index("id")
+    rows = _with_decided_figures(rows.sort("symbol", "date", maintain_order=True).with_row_index("id"), decisions)
     rows = rows.with_columns(
         reason=_own_reason(rows, sessions, basis if inferred else None),
         against=pl.lit(None, pl.Float64),
@@ -208,6 +228,23 @@ def _prepared(frame: pl.DataFrame, sessions: Collection[date] | None, basis: Bas
         inferred=pl.lit(inferred),
     )
     return _with_events_to_carry(rows)
+
+
+def _with_decided_figures(rows: pl.DataFrame, decisions: Sequence[Decision]) -> pl.DataFrame:
+    """The rows with the figures that a person decided on, and `decided` where one did."""
+    if not decisions:
+        return rows.with_columns(decided=pl.lit(False))
+    decided = pl.DataFrame(
+        [{"symbol": each.symbol, "date": each.day, "decided": True, **dict(each.figures)} for each in decisions],
+        schema={"symbol": pl.String, "date": pl.Date, "decided": pl.Boolean, **dict.fromkeys(FIGURES, pl.Float64)},
+    )
+    beside = rows.join(decided, on=["symbol", "date"], how="left", suffix="_decided", maintain_order="left")
+    figures = [pl.coalesce(f"{name}_decided", name).alias(name) for name in FIGURES]
+    return (
+        beside.select(*rows.columns, "decided", *[f"{name}_decided" for name in FIGURES])
+        .with_columns(*figures, pl.col("decided").fill_null(False))
+        .select(*rows.columns, "decided")
+    )
 
 
 def _own_reason(rows: pl.DataFrame, sessions: Collection[date] | None, inferred_on: Basis | None) -> pl.Expr:
@@ -232,7 +269,23 @@ def _own_reason(rows: pl.DataFrame, sessions: Collection[date] | None, inferred_
     }
     if sessions is not None:
         tests["not_a_session"] = ~pl.col("date").is_in(pl.Series(sorted(sessions), dtype=pl.Date()).implode())
+    if (rows["volume"] == 0).any():
+        tests["stale_close"] = pl.col("id").is_in(_stale(rows).implode())
+    for name in _MENDABLE:
+        if name in tests:
+            tests[name] = tests[name] & ~pl.col("decided")
     return pl.coalesce(pl.when(test).then(pl.lit(name)) for name, test in tests.items())
+
+
+def _stale(rows: pl.DataFrame) -> pl.Series:
+    """The ids of rows without volume, at the close of the `STALE_AFTER` - 1 rows before, which had no volume either."""
+    moves = (pl.col("symbol") != pl.col("symbol").shift(1)) | (pl.col("close") != pl.col("close").shift(1))
+    runs = rows.select("id", "volume", trades=pl.col("volume") != 0, run=moves.fill_null(True).cum_sum())
+    # Within a run of equal closes, what counts is how many rows lie behind the last one that traded.
+    idle = runs.with_columns(stretch=pl.col("trades").fill_null(True).cum_sum())
+    idle = idle.filter(pl.col("volume") == 0)
+    counted = idle.with_columns(sessions=pl.int_range(1, pl.len() + 1).over("run", "stretch"))
+    return counted.filter(pl.col("sessions") >= STALE_AFTER)["id"]
 
 
 def _duplicates(rows: pl.DataFrame) -> pl.Expr:
@@ -282,14 +335,14 @@ def _judged(rows: pl.DataFrame, previous: pl.DataFrame, basis: Basis) -> tuple[p
     """(accepted, quarantined) of the prepared rows of some symbols."""
     settled: list[pl.DataFrame] = []
     pending = _beside_predecessor(rows, previous, basis)
-    # A rejection changes the predecessor of the rows after it: settle the first fault of each symbol, then look again.
+    # A rejection changes the predecessor of the rows after it: settle the first faults of each symbol, then look again.
     while (faults := pending.filter(pl.col("fault").is_not_null())).height:
-        first_faults = faults.sort("id").group_by("symbol").first()
-        again = pl.col("symbol").is_in(first_faults["symbol"].implode())
+        to_convict = _to_convict(faults)
+        again = pl.col("symbol").is_in(to_convict["symbol"].implode())
         settled.append(pending.filter(~again))
-        convicted = _with_convicted(pending.filter(again), first_faults).select(rows.columns)
+        convicted = _with_convicted(pending.filter(again), to_convict).select(rows.columns)
         pending = _beside_predecessor(convicted, previous, basis)
-    judged = pl.concat([*settled, pending])
+    judged = pl.concat([*settled, pending], how="diagonal")
     return _accepted(judged), _quarantined(judged)
 
 
@@ -303,8 +356,10 @@ def _beside_predecessor(rows: pl.DataFrame, previous: pl.DataFrame, basis: Basis
         previous_close=pl.when(same_symbol).then(pl.col("close").shift(1)).otherwise("stored_close"),
         previous_date=pl.when(same_symbol).then(pl.col("date").shift(1)).otherwise("stored_date"),
         previous_id=pl.when(same_symbol).then(pl.col("id").shift(1)),
-    ).drop("stored_close", "stored_date")
-    accepted = _with_final_event(accepted, basis).with_columns(fault=_fault())
+    )
+    accepted = _with_final_event(accepted, basis)
+    accepted = accepted.with_columns(moved=_moved(accepted)).with_columns(fault=_fault())
+    accepted = accepted.drop("stored_close", "stored_date", "moved")
     return pl.concat([accepted, rejected], how="diagonal")
 
 
@@ -355,6 +410,24 @@ def _with_final_event(accepted: pl.DataFrame, basis: Basis) -> pl.DataFrame:
     return accepted.with_columns(stored_dividend=inferred_dividend(*stored, previous_close))
 
 
+def _moved(accepted: pl.DataFrame) -> pl.Expr:
+    """Whether a row without volume has another close than the last row before it that traded.
+
+    Rows without volume say nothing about each other: whichever of them are rejected, this stays as it is.
+    """
+    if not (accepted["volume"] == 0).any():
+        return pl.lit(False)
+    trades = pl.col("volume") > 0
+    splits = pl.col("stored_split_ratio").cum_prod()
+    traded_close = (
+        pl.when(trades).then("close").forward_fill().shift(1).over("symbol").fill_null(pl.col("stored_close"))
+    )
+    splits_then = pl.when(trades).then(splits).forward_fill().shift(1).over("symbol").fill_null(1.0)
+    after_splits = pl.col("close") * splits.over("symbol") / splits_then / traded_close
+    moved = (pl.col("close") != traded_close) & ((after_splits - 1.0).abs() > MOVE_TOLERANCE)
+    return (~trades & ~pl.col("decided") & moved).fill_null(False)
+
+
 def _fault() -> pl.Expr:
     """The reason that a row shows beside the accepted row before it; null if none."""
     previous_close = pl.col("previous_close")
@@ -364,24 +437,35 @@ def _fault() -> pl.Expr:
     return (
         pl.when(pl.col("stored_dividend") >= previous_close)
         .then(pl.lit("dividend_not_below_previous_close"))
-        .when(jump)
+        .when("moved")
+        .then(pl.lit(_MOVED))
+        .when(jump & ~pl.col("decided"))
         .then(pl.lit("hundredfold_jump"))
     )
 
 
-def _with_convicted(judged: pl.DataFrame, first_faults: pl.DataFrame) -> pl.DataFrame:
-    """The rows of some symbols with the first fault of each rejected, and what they may carry on set accordingly."""
-    faults = first_faults.select("symbol", convicted_id="id", since_id="previous_id", conviction="fault")
-    rows = judged.sort("id").join(faults, on="symbol", how="left", maintain_order="left")
-    convicted = pl.col("id") == pl.col("convicted_id")
+def _to_convict(faults: pl.DataFrame) -> pl.DataFrame:
+    """The faults that are certain: each symbol's moves without volume up to its first other fault, else that."""
+    others = faults.filter(pl.col("fault") != _MOVED).sort("id").group_by("symbol").first()
+    moves = faults.filter(pl.col("fault") == _MOVED).join(others.select("symbol", other="id"), on="symbol", how="left")
+    certain = moves.filter(pl.col("other").is_null() | (pl.col("id") < pl.col("other"))).drop("other")
+    return pl.concat([certain, others.join(certain, on="symbol", how="anti").select(certain.columns)])
+
+
+def _with_convicted(judged: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
+    """The rows of some symbols with these faults rejected, and what they may carry on set accordingly."""
     # A dividend that was too large is void, be it the convicted row's own or carried to it from rejected rows before.
-    too_large = pl.col("conviction") == "dividend_not_below_previous_close"
-    carried_to_it = pl.col("id").is_between(pl.col("since_id").fill_null(0), "convicted_id")
+    too_large = faults.filter(pl.col("fault") == "dividend_not_below_previous_close")
+    too_large = too_large.select("symbol", since_id="previous_id", too_large_id="id")
+    rows = judged.sort("id").join(faults.select("id", conviction="fault"), on="id", how="left", maintain_order="left")
+    rows = rows.join(too_large, on="symbol", how="left", maintain_order="left")
+    convicted = pl.col("conviction").is_not_null()
+    carried_to_it = pl.col("id").is_between(pl.col("since_id").fill_null(0), "too_large_id").fill_null(False)
     return _with_events_to_carry(
         rows.with_columns(
             reason=pl.when(convicted).then("conviction").otherwise("reason"),
             against=pl.when(convicted).then("previous_close").otherwise("against"),
-            void=pl.col("void") | (too_large & carried_to_it & (convicted | pl.col("reason").is_not_null())),
+            void=pl.col("void") | (carried_to_it & (convicted | pl.col("reason").is_not_null())),
         )
     )
 

@@ -2,35 +2,46 @@
 
 The stored past is what features and models were made from. A later revision is therefore never taken in silence: what
 is stored stays, and what the source says now goes to quarantine under the reason `restated`. Only symbols that a day
-was never asked for, and days without any row, are filled in.
+was never asked for, and days without any row, are filled in, and what a person decided since takes effect.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import polars as pl
 
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.market.sources import Fetched
+from stockpicker_dagster.storage.symbol_sets import EVERY_SYMBOL
 
 RESTATED = "restated"
+_KEY = ["symbol", "date"]
+_TRADED = ("open", "high", "low", "close", "volume")
 _FIGURES = [name for name, kind in PRICES_SCHEMA.items() if kind == pl.Float64]
 _SAID = [name for name in QUARANTINE_SCHEMA if name not in ("symbol", "date", "reason", "detail")]
 _TOLERANCE = 1e-9
+
+
+REDECIDED_SCHEMA: dict[str, pl.DataType] = {"symbol": pl.String(), "date": pl.Date(), "itself": pl.Boolean()}
+"""`itself` where the decision is about that very row; else it is about an earlier one of the symbol, and may change
+only the row's events and whether it is accepted."""
 
 
 @dataclass(frozen=True)
 class StoredPast:
     """What is stored of the days that a source is asked for again, each frame in its schema.
 
-    `never_asked` names, by day, the symbols that come into use only now, whose rows are therefore no revisions.
+    `never_asked` names, by day, the symbols that come into use only now, whose rows are therefore no revisions;
+    `EVERY_SYMBOL` stands for every one without a stored row. `redecided` holds the rows that a person's decisions since
+    then may change, in `REDECIDED_SCHEMA`.
     """
 
     prices: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PRICES_SCHEMA))
     delistings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DELISTINGS_SCHEMA))
     quarantine: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUARANTINE_SCHEMA))
     never_asked: Mapping[date, Collection[str]] = field(default_factory=dict)
+    redecided: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REDECIDED_SCHEMA))
 
 
 def keep_the_stored_past(fetched: Fetched, past: StoredPast, asked: Sequence[str] | None = None) -> Fetched:
@@ -42,10 +53,15 @@ def keep_the_stored_past(fetched: Fetched, past: StoredPast, asked: Sequence[str
     """
     if past.prices.is_empty():
         return fetched
-    new = _never_asked(past)
-    fresh = fetched.prices.join(past.prices, on=["symbol", "date"], how="anti")
-    appeared = _of_stored_days(fresh, past).join(new, on=["symbol", "date"], how="anti")
-    late = _of_stored_days(fetched.delistings, past).join(new, on=["symbol", "date"], how="anti")
+    stored_days = past.prices.select("date").unique()
+    changed = _changed_by_decisions(fetched, past)
+    past = _without(past, changed)
+    fresh = fetched.prices.join(past.prices, on=_KEY, how="anti")
+    # An empty day may still be filled.
+    appeared, late = (
+        _asked_before(rows.join(stored_days, on="date", how="semi"), past).join(changed, on=_KEY, how="anti")
+        for rows in (fresh, fetched.delistings)
+    )
     revised_delistings = late.join(past.delistings, on=late.columns, how="anti", nulls_equal=True)
     quarantine = [
         fetched.quarantine,
@@ -59,10 +75,12 @@ def keep_the_stored_past(fetched: Fetched, past: StoredPast, asked: Sequence[str
         _restated(appeared, pl.format("the source has a row now that it did not have; its close is {}", "close")),
         _restated(revised_delistings, pl.format("the source reports a delisting now: {}", "reason")),
     ]
-    return Fetched(
-        prices=_merged([past.prices, fresh.join(appeared, on=["symbol", "date"], how="anti")]),
-        delistings=_merged([past.delistings, fetched.delistings.join(late, on=["symbol", "date"], how="anti")]),
+    return replace(
+        fetched,
+        prices=_merged([past.prices, fresh.join(appeared, on=_KEY, how="anti")]),
+        delistings=_merged([past.delistings, fetched.delistings.join(late, on=_KEY, how="anti")]),
         quarantine=pl.concat(quarantine).unique(maintain_order=True).sort("date", "symbol", "reason"),
+        unanswered=fetched.unanswered,
     )
 
 
@@ -74,14 +92,34 @@ def _revised(stored: pl.DataFrame, answer: pl.DataFrame, asked: Sequence[str] | 
     return both.filter(vanished | pl.any_horizontal([_differs(name) for name in _FIGURES]))
 
 
-def _of_stored_days(rows: pl.DataFrame, past: StoredPast) -> pl.DataFrame:
-    """The rows of days that have stored prices; an empty day may still be filled."""
-    return rows.join(past.prices.select("date").unique(), on="date", how="semi")
+def _changed_by_decisions(fetched: Fetched, past: StoredPast) -> pl.DataFrame:
+    """The `symbol` and `date` of the rows that are taken from the source anew because of a person's decisions."""
+    itself = past.redecided.filter("itself").select(_KEY)
+    if past.redecided.is_empty():
+        return itself
+    later = past.redecided.filter(~pl.col("itself")).select(_KEY)
+    both = past.prices.join(fetched.prices, on=_KEY, suffix="_new").join(later, on=_KEY, how="semi")
+    same_prices = both.filter(~pl.any_horizontal([_differs(name) for name in _TRADED]))
+    rejected_now = fetched.quarantine.join(past.prices.join(later, on=_KEY, how="semi"), on=_KEY, how="semi")
+    accepted_now = past.quarantine.filter(pl.col("reason") != RESTATED).join(later, on=_KEY, how="semi")
+    return pl.concat([itself, *(rows.select(_KEY) for rows in (same_prices, rejected_now, accepted_now))]).unique()
 
 
-def _never_asked(past: StoredPast) -> pl.DataFrame:
+def _without(past: StoredPast, rows: pl.DataFrame) -> StoredPast:
+    return replace(
+        past,
+        prices=past.prices.join(rows, on=_KEY, how="anti"),
+        delistings=past.delistings.join(rows, on=_KEY, how="anti"),
+        quarantine=past.quarantine.join(rows, on=_KEY, how="anti"),
+    )
+
+
+def _asked_before(rows: pl.DataFrame, past: StoredPast) -> pl.DataFrame:
+    """The rows of symbols that their day was asked for before."""
     pairs = [(symbol, day) for day, symbols in past.never_asked.items() for symbol in symbols]
-    return pl.DataFrame(pairs, schema={"symbol": pl.String, "date": pl.Date}, orient="row")
+    new = pl.DataFrame(pairs, schema={"symbol": pl.String, "date": pl.Date}, orient="row")
+    all_new = new.filter(pl.col("symbol") == EVERY_SYMBOL)
+    return rows.join(new, on=_KEY, how="anti").join(all_new, on="date", how="anti")
 
 
 def _restated(rows: pl.DataFrame, detail: pl.Expr) -> pl.DataFrame:

@@ -11,7 +11,8 @@ from stockpicker_dagster.strategy_form.features import FeaturesForm, ScalingForm
 from stockpicker_dagster.strategy_form.learning import AlgorithmForm, LabelForm, PeriodsForm, TrainingForm
 from stockpicker_dagster.strategy_form.prices import PricesForm
 from stockpicker_dagster.strategy_form.reading import COMPONENT_TYPE, load
-from stockpicker_dagster.strategy_form.strategy import StrategyForm, definition_of
+from stockpicker_dagster.strategy_form.reference import ReferenceForm
+from stockpicker_dagster.strategy_form.strategy import StrategyForm, definition_of, features_definition
 from stockpicker_dagster.strategy_form.trading import LimitsForm, TradingForm
 from stockpicker_dagster.strategy_form.universe import UniverseForm, simulated_universe
 
@@ -27,6 +28,7 @@ __all__ = [
     "Misfit",
     "PeriodsForm",
     "PricesForm",
+    "ReferenceForm",
     "ScalingForm",
     "StrategyForm",
     "TradingForm",
@@ -34,6 +36,7 @@ __all__ = [
     "UniverseForm",
     "check_name",
     "definition_of",
+    "features_definition",
     "load",
     "simulated_universe",
     "under_home",

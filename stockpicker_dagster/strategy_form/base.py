@@ -16,6 +16,7 @@ from stockpicker_dagster.home import home
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 CALENDAR = "XNYS"
+"""The exchange that prices are of, unless the form names another one."""
 
 
 class Misfit(ValueError):

@@ -5,18 +5,20 @@ import json
 import re
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.research.features.declaration import FeatureSet, feature_set
+from stockpicker_dagster.market.calendar import TradingCalendar
+from stockpicker_dagster.research.features.declaration import FeatureSet
 from stockpicker_dagster.research.splits import Split, earliest_first_use, fixed_split, period_of, walk_forward_split
 from stockpicker_dagster.strategy_form.backtest import BacktestForm
-from stockpicker_dagster.strategy_form.base import CALENDAR, Form, Misfit, under_home
+from stockpicker_dagster.strategy_form.base import Form, Misfit
 from stockpicker_dagster.strategy_form.features import FeaturesForm, ScalingForm
 from stockpicker_dagster.strategy_form.learning import AlgorithmForm, LabelForm, PeriodsForm, TrainingForm
 from stockpicker_dagster.strategy_form.prices import PricesForm
+from stockpicker_dagster.strategy_form.reference import ReferenceForm
 from stockpicker_dagster.strategy_form.trading import TradingForm
 from stockpicker_dagster.strategy_form.universe import UniverseForm
 
@@ -43,6 +45,9 @@ class StrategyForm(Form):
     backtest: BacktestForm = Field(
         default_factory=BacktestForm, description="The long-short book that the scores are tried on, and its costs."
     )
+    reference: ReferenceForm | None = Field(
+        None, description="A benchmark or factors that the back-test is held against; none by default."
+    )
     trading: TradingForm = Field(default_factory=TradingForm, description="Where approved orders go.")
 
     @field_validator("owner")
@@ -55,20 +60,56 @@ class StrategyForm(Form):
         return value
 
     def _agree(self) -> None:
-        if self.universe.name == "simulated" and self.prices.source != "simulated":
+        if self.universe.name == "simulated" and self.prices.kind != "simulated":
             raise Misfit(
-                f"universe 'simulated' needs prices from source simulated, not {self.prices.source!r}", "universe"
+                f"universe 'simulated' needs prices from source simulated, not {self.prices.kind!r}", "universe"
+            )
+        if self.prices.kind == "simulated" and self.features.fundamentals is not None:
+            raise Misfit(
+                f"fundamentals {self.features.fundamentals!r} are of real companies, and those of source simulated are "
+                "invented; use another source, or a set made of prices alone",
+                "features",
+            )
+        if self.universe.top is not None and self.universe.of is None and self.features.fundamentals is not None:
+            raise Misfit(
+                f"fundamentals {self.features.fundamentals!r} are asked for symbol by symbol, and `top` alone chooses "
+                "among whatever the price source has; say among which stocks with `of`",
+                "universe",
+            )
+        if self.prices.split_adjusted and self.universe.min_price is not None:
+            raise Misfit(
+                f"universe min_price {self.universe.min_price} needs prices as traded, and the level of split_adjusted "
+                "ones knows later splits; leave it out, or filter by min_dollar_volume",
+                "universe",
+            )
+        if self.prices.split_adjusted and self.backtest.commission_per_share:
+            raise Misfit(
+                f"backtest commission_per_share {self.backtest.commission_per_share} needs prices as traded, because "
+                "split_adjusted ones count other shares; use commission_bps",
+                "backtest",
+            )
+        if self.universe.top is not None and self.universe.of is None and not self.prices.lists_its_symbols:
+            raise Misfit(
+                f"universe top {self.universe.top} needs a universe to choose from on prices from {self.prices.key!r}, "
+                "which cannot list all their symbols; name one with of, such as `of: sp500`",
+                "universe",
+            )
+        if self.scaling.by_sector and not self.universe.says_sectors:
+            raise Misfit(
+                "scaling cannot neutralize the sector, which this universe does not say; take a universe by name or "
+                "from a file with a column sector, or leave it out",
+                "scaling",
             )
         if self.prices.split_adjusted and self.features.names is not None:
             try:
-                feature_set(self.features.set).without_price_level().select(self.features.names)
+                self.features.declared().without_price_level().select(self.features.names)
             except InvalidInput as error:
                 raise Misfit(str(error), "features") from error
         self._check_history()
 
     def feature_set(self) -> FeatureSet:
         """The features that the strategy learns from; on split-adjusted prices without those of price level."""
-        chosen = feature_set(self.features.set)
+        chosen = self.features.declared()
         if self.prices.split_adjusted:
             chosen = chosen.without_price_level()
         return chosen.select(self.features.names) if self.features.names else chosen
@@ -85,12 +126,35 @@ class StrategyForm(Form):
             "backtest_metrics": (*model, self.backtest),
             "rebalance_orders": (*model, self.backtest),
         }
-        return definition_of(*parts[asset])
+        return definition_of(*parts[asset], *([self.features.code] if self.features.code else []))
+
+    @property
+    def features_definition(self) -> str:
+        """A digest of what the stored features depend on, which the strategy shares with others."""
+        return features_definition(self.prices, self.features.name, self.features.code)
+
+    @property
+    def trial_digest(self) -> str:
+        """A digest of what makes the strategy a trial of its own: not how many random books it is held against."""
+        books = {"simulations": 1, "seed": 0}
+        judged_alike = self.model_copy(update={"backtest": self.backtest.model_copy(update=books)})
+        return judged_alike.definition("backtest_metrics")
+
+    @property
+    def shared_tables(self) -> tuple[str, ...]:
+        """The daily tables that the strategy shares with others on its source, in the order in which they are made."""
+        source = self.prices.key
+        reported = (f"{source}/fundamentals",) if self.features.fundamentals else ()
+        return (f"{source}/prices", *reported, f"{source}/{self.features.name}/features")
 
     def missing_files(self) -> list[Path]:
         """The files that the strategy names and that are not there (yet)."""
-        named = [under_home(path) for path in (self.prices.path, self.universe.file) if path is not None]
-        return [path for path in named if not path.exists()]
+        return [path for path in (*self.prices.paths, *self.universe.files) if not path.exists()]
+
+    @property
+    def calendar(self) -> TradingCalendar:
+        """The calendar of the exchange that the strategy trades on."""
+        return self.prices.exchange_calendar
 
     @property
     def dagster_owner(self) -> str:
@@ -110,7 +174,7 @@ class StrategyForm(Form):
             self.feature_set().lookback,
             self.periods.train_years,
             self.periods.validation_years,
-            trading_calendar(CALENDAR),
+            self.calendar,
         )
         period = period_of(earliest, self.periods.retrain)
         if period.serves_from < earliest:
@@ -119,7 +183,7 @@ class StrategyForm(Form):
 
     def split(self, period_key: str | None) -> Split:
         """The sessions that a period's model is trained and validated on; `period_key` is None for fixed periods."""
-        calendar = trading_calendar(CALENDAR)
+        calendar = self.calendar
         lookback = self.feature_set().lookback
         periods = self.periods
         if periods.retrain is None:
@@ -157,20 +221,35 @@ class StrategyForm(Form):
         try:
             if not self.periods.walk_forward:
                 self.split(None)
-            elif self.first_served <= trading_calendar(CALENDAR).last_day:
+            elif self.first_served <= self.calendar.last_day:
                 self.split(self.period_key(self.first_served))
         except InvalidInput as error:
             raise Misfit(str(error), "periods") from error
+
+
+_NOT_COUNTED = ("path", "symbol_changes")
+
+
+def features_definition(prices: PricesForm, name: str, code: str | None) -> str:
+    """The definition of the features of one set on one source; `code` is the digest of a module of one's own."""
+    return definition_of(prices, name, *([code] if code else []))
 
 
 def definition_of(*parts: BaseModel | str) -> str:
     """Sixteen hexadecimal digits that change with any value in `parts`, except for where files lie.
 
     A universe's file counts by its name. A price file does not count at all, because whether it still says the same
-    about a stored day is found out row by row.
+    about a stored day is found out row by row; nor do symbol changes, which never give a stored row another id.
     """
-    plain = [part if isinstance(part, str) else part.model_dump(exclude={"path"}) for part in parts]
+    plain = [part if isinstance(part, str) else _without_paths(part.model_dump()) for part in parts]
     text = json.dumps(
         plain, sort_keys=True, default=lambda value: value.name if isinstance(value, Path) else str(value)
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_paths(value: Any) -> Any:
+    """The dumped form without any `path`, be it that of a source in a list, and without `symbol_changes`."""
+    if isinstance(value, dict):
+        return {name: _without_paths(part) for name, part in value.items() if name not in _NOT_COUNTED}
+    return [_without_paths(part) for part in value] if isinstance(value, list) else value

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.market.corrections import Decision
 from stockpicker_dagster.market.prices import (
     PRICES_SCHEMA,
     QUARANTINE_SCHEMA,
@@ -162,6 +163,62 @@ def test_an_empty_frame_gives_two_empty_ones_with_the_contract_columns() -> None
     assert accepted.height + quarantine.height == 0
 
 
+# Rows without volume, and a person's decisions
+
+
+def test_a_price_without_volume_is_no_trade_but_a_close_that_is_repeated_or_split_is_kept() -> None:
+    idle = {"volume": 0.0}
+    halved = {"open": 5.0, "high": 5.0, "low": 5.0, "close": 5.0}
+    rows = [row(0), row(1, **idle), row(2, close=10.5, **idle), row(3, close=10.5, **idle), row(4, **idle)]
+    accepted, quarantine = validate(frame([*rows, row(5, split_ratio=2.0, **halved, **idle)]))
+    assert quarantine.select("date", "reason").rows() == [
+        (START + timedelta(days=day), "moved_without_volume") for day in (2, 3)
+    ]
+    assert accepted["close"].to_list() == [10.0, 10.0, 10.0, 5.0]
+
+
+def test_a_price_that_a_vendor_repeats_without_trades_is_stale_from_the_tenth_session_on() -> None:
+    repeated = [row(day, volume=0.0) for day in range(1, 13)]
+    accepted, quarantine = validate(frame([row(0), *repeated, row(13)]))
+    assert quarantine.select("date", "reason").rows() == [
+        (START + timedelta(days=day), "stale_close") for day in (10, 11, 12)
+    ]
+    assert accepted["date"].max() == START + timedelta(days=13)
+    # Nine rows before it are enough to judge a row as the whole history does.
+    assert validate(frame(repeated[:10]))[1]["date"].to_list() == [START + timedelta(days=10)]
+
+
+def decision(day: int, **figures: float) -> Decision:
+    return Decision("A", START + timedelta(days=day), tuple(figures.items()))
+
+
+def test_a_decided_row_is_kept_and_the_rows_after_it_are_judged_beside_it() -> None:
+    high = {"open": 1500.0, "high": 1500.0, "low": 1500.0, "close": 1500.0}
+    rows = frame([row(0), row(1, **high), row(2, dividend=15.0, **high)])
+    assert reasons(validate(rows)[1]) == ["hundredfold_jump", "dividend_not_below_previous_close"]
+    accepted, quarantine = validate(rows, decisions=[decision(1)])
+    assert quarantine.is_empty()
+    assert accepted["adjustment"].to_list() == [1.0, 1.0, pytest.approx(1 / (1 - 15.0 / 1500.0), rel=1e-15)]
+
+
+def test_figures_decided_on_take_the_place_of_those_that_came() -> None:
+    rows = frame([row(0), row(1, close=10.9, volume=None), row(2)])
+    accepted, quarantine = validate(rows, decisions=[decision(1, close=10.2, volume=70.0)])
+    assert quarantine.is_empty()
+    assert accepted.select("close", "volume").rows() == [(10.0, 100.0), (10.2, 70.0), (10.0, 100.0)]
+
+
+@pytest.mark.parametrize("figures", [{"close": -1.0}, {"high": 5.0}, {"split_ratio": 0.0}])
+def test_no_decision_makes_sense_of_a_row_that_has_none(figures: dict[str, float]) -> None:
+    assert len(reasons(validate(frame([row(0), row(1)]), decisions=[decision(1, **figures)])[1])) == 1
+
+
+def test_a_decision_about_another_row_changes_nothing() -> None:
+    rows = frame([row(0), row(1, close=None), row(2)])
+    for mine, plain in zip(validate(rows, decisions=[decision(5, close=1.0)]), validate(rows), strict=True):
+        assert_frame_equal(mine, plain)
+
+
 # All reasons together, against a second implementation that walks row by row
 
 
@@ -171,9 +228,12 @@ class Walk:
 
     accepted: list[tuple[str, date, float, float, float]] = field(default_factory=list)
     rejected: list[tuple[str, date, str]] = field(default_factory=list)
+    traded_close: float | None = None
+    splits_since: float = 1.0
 
     def walk(self, rows: list[Row]) -> None:
         dividend, split_ratio, previous = 0.0, 1.0, None
+        self.traded_close, self.splits_since = None, 1.0
         for position, current in enumerate(rows):
             reason = own_reason(rows, position)
             own_dividend, own_split = current["dividend"], current["split_ratio"]
@@ -184,6 +244,8 @@ class Walk:
             if reason is None and previous is not None:
                 if dividend >= previous["close"]:
                     reason, void = "dividend_not_below_previous_close", True
+                elif self.moved(current, split_ratio):
+                    reason = "moved_without_volume"
                 elif current["date"] - previous["date"] <= timedelta(days=30):
                     gross = current["close"] * split_ratio / (1 - dividend / previous["close"]) / previous["close"]
                     reason = None if 0.01 <= gross <= 100 else "hundredfold_jump"
@@ -193,8 +255,18 @@ class Walk:
                 step = split_ratio / (1 - dividend / previous["close"]) if previous else 1.0
                 self.accepted.append((current["symbol"], current["date"], dividend, split_ratio, step))
                 previous = current
+                self.splits_since *= split_ratio
+                if current["volume"] > 0:
+                    self.traded_close, self.splits_since = current["close"], 1.0
             if reason is None or void:
                 dividend, split_ratio = 0.0, 1.0
+
+    def moved(self, current: Row, split_ratio: float) -> bool:
+        """Without volume at another close than the last traded one, before and after its splits."""
+        if current["volume"] > 0 or self.traded_close is None:
+            return False
+        after_splits = current["close"] * self.splits_since * split_ratio / self.traded_close
+        return current["close"] != self.traded_close and abs(after_splits - 1) > 1e-3
 
 
 def own_reason(rows: list[Row], position: int) -> str | None:
@@ -216,7 +288,11 @@ def own_reason(rows: list[Row], position: int) -> str | None:
         return "negative_volume"
     if current["split_ratio"] <= 0:
         return "bad_split_ratio"
-    return "negative_dividend" if current["dividend"] < 0 else None
+    if current["dividend"] < 0:
+        return "negative_dividend"
+    last_ten = rows[max(0, position - 9) : position + 1]
+    idle = all(each["volume"] == 0 and each["close"] == current["close"] for each in last_ten)
+    return "stale_close" if idle and len(last_ten) == 10 else None
 
 
 MESSY_ROWS = st.lists(

@@ -8,6 +8,7 @@ import pytest
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.market.restatements import StoredPast, keep_the_stored_past
 from stockpicker_dagster.market.sources import Fetched
+from stockpicker_dagster.storage.symbol_sets import EVERY_SYMBOL
 
 DAY, NEXT = date(2024, 1, 2), date(2024, 1, 3)
 
@@ -49,6 +50,14 @@ def test_a_revision_of_any_figure_is_noticed(column: str) -> None:
     assert again.prices.equals(stored)
     assert again.quarantine["detail"].str.contains(column).all()
     assert again.quarantine.height == 1
+
+
+def test_a_day_that_was_asked_for_some_symbols_takes_the_others_as_they_are() -> None:
+    """Once every symbol is needed, those without a stored row are no revision; what is stored still is one."""
+    past = StoredPast(prices(("A", DAY, 10.0), ("A", NEXT, 11.0)), never_asked={DAY: [EVERY_SYMBOL]})
+    again = keep_the_stored_past(answer(("A", DAY, 10.5), ("B", DAY, 20.0), ("B", NEXT, 21.0)), past)
+    assert again.prices.equals(prices(("A", DAY, 10.0), ("B", DAY, 20.0), ("A", NEXT, 11.0)))
+    assert again.quarantine.select("symbol", "date").rows() == [("A", DAY), ("A", NEXT), ("B", NEXT)]
 
 
 def test_noise_of_float_arithmetic_is_no_revision() -> None:
@@ -118,3 +127,28 @@ def test_what_was_quarantined_as_restated_stays_once_when_the_source_is_asked_ag
     for now in (10.5, 10.0):
         again = keep_the_stored_past(answer(("A", DAY, now)), StoredPast(stored, quarantine=first.quarantine))
         assert again.quarantine.equals(first.quarantine)
+
+
+REDECIDED = {"symbol": pl.String, "date": pl.Date, "itself": pl.Boolean}
+
+
+def redecided(*rows: tuple[str, date, bool]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=REDECIDED, orient="row")
+
+
+def test_a_row_that_was_decided_on_takes_the_place_of_the_stored_one_and_of_its_restatement() -> None:
+    before = keep_the_stored_past(answer(("A", DAY, 10.5)), StoredPast(prices(("A", DAY, 10.0))))
+    past = StoredPast(before.prices, quarantine=before.quarantine, redecided=redecided(("A", DAY, True)))
+    again = keep_the_stored_past(answer(("A", DAY, 10.5)), past)
+    assert again.prices["close"].to_list() == [10.5]
+    assert again.quarantine.is_empty()
+
+
+def test_after_a_decision_a_later_row_may_change_its_events_but_not_its_prices() -> None:
+    stored = prices(("A", NEXT, 10.0), ("B", NEXT, 20.0))
+    paid = answer(("A", NEXT, 10.0), ("B", NEXT, 21.0))
+    paid = Fetched(paid.prices.with_columns(adjustment=pl.lit(1.05)), paid.delistings, paid.quarantine)
+    past = StoredPast(stored, redecided=redecided(("A", NEXT, False), ("B", NEXT, False)))
+    again = keep_the_stored_past(paid, past)
+    assert again.prices.select("symbol", "close", "adjustment").rows() == [("A", 10.0, 1.05), ("B", 20.0, 1.0)]
+    assert again.quarantine["symbol"].to_list() == ["B"]

@@ -5,13 +5,15 @@ storing is the lake's work. A source that trades on paper also brings its venue,
 orders are filled at.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal, Protocol, runtime_checkable
 
 import polars as pl
+
+from stockpicker_dagster.market.identity import SymbolChange
 
 Basis = Literal["as_traded", "split_adjusted"]
 
@@ -20,13 +22,21 @@ Basis = Literal["as_traded", "split_adjusted"]
 class Fetched:
     """One answer of a source; every row that came in is in exactly one of `prices` and `quarantine`.
 
-    `prices`, `delistings` and `quarantine` have the schemas of `market.prices`. A delisting is listed on the session at
-    which it became known, and only if that session was asked for.
+    Every `symbol` is the id of a security (`market.identity`); `prices`, `delistings` and `quarantine` have the schemas
+    of `market.prices`. A delisting is listed on the session at
+    which it became known, and only if that session was asked for. `unanswered` names the symbols of which the
+    source has nothing, or not all, each with the reason; a source that merely failed raises instead. Of a chain of
+    sources, `disagreements` says where they differ (`market.cross_check.DISAGREEMENTS_SCHEMA`, and the `source` that
+    differs from the first); None where there is nothing to compare. Neither is stored. `reused` are the tickers that
+    another security was seen to take up.
     """
 
     prices: pl.DataFrame
     delistings: pl.DataFrame
     quarantine: pl.DataFrame
+    unanswered: Mapping[str, str] = field(default_factory=dict)
+    disagreements: pl.DataFrame | None = None
+    reused: tuple[SymbolChange, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class PriceSource(Protocol):
     def fetch(self, symbols: Sequence[str] | None, sessions: Sequence[date]) -> Fetched:
         """The rows of `symbols` (None: every symbol it has) on `sessions`, sorted by date, then symbol.
 
+        `symbols` are ids or tickers; one stands for every security that it is the id of, or was ever the ticker of.
         `sessions` is ascending. The adjustment of the first session's rows refers to the source's own preceding row,
         so that asking day by day gives the same bytes as asking once. Nothing after the last session is used.
         Raises `InvalidInput` where the source as a whole cannot be read.
@@ -90,3 +101,11 @@ class PriceSource(Protocol):
 
     def venue(self) -> Venue:
         """The venue that paper orders on these prices are filled at."""
+
+
+@runtime_checkable
+class KnowsSymbolChanges(Protocol):
+    """A source that is told when tickers change."""
+
+    def symbol_changes(self, symbols: Collection[str], first: date, last: date) -> list[SymbolChange]:
+        """The changes that took effect from `first` to `last` and have one of the tickers on either side."""

@@ -188,7 +188,13 @@ class SimulatedMarket:
         through = trading_calendar(CALENDAR).previous_session(through + timedelta(days=1))
         self._simulation.day(through)
         spells = [
-            (stock.symbol, stock.first_session, stock.end if stock.end and stock.end <= through else None, stock.sector)
+            (
+                stock.symbol,
+                stock.first_session,
+                stock.end if stock.end and stock.end <= through else None,
+                stock.sector,
+                None,
+            )
             for stock in self._simulation.listed
             if stock.first_session <= through
         ]

@@ -24,7 +24,7 @@ from stockpicker_dagster.research.features.declaration import feature_set
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.storage.symbol_sets import incomplete_days
-from stockpicker_dagster.strategy_form import StrategyForm
+from stockpicker_dagster.strategy_form import StrategyForm, UniverseForm
 from stockpicker_dagster_tests.components.forms import strategy_form
 
 CALENDAR = trading_calendar("XNYS")
@@ -106,9 +106,14 @@ def test_broken_prices_and_features_block_what_follows_and_lacking_ones_only_war
     }
     assert blocking == {
         (PRICES, "contract_holds"): True,
+        (PRICES, "whole_sessions"): True,
+        (PRICES, "stored_past_confirmed"): False,
+        (PRICES, "members_have_prices"): False,
         (PRICES, "no_empty_sessions"): False,
         (PRICES, "every_symbol_asked_for"): False,
         (FEATURES, "finite_or_null"): True,
+        (FEATURES, "coverage_holds"): True,
+        (FEATURES, "columns_vary"): True,
     }
     assert {name for _, name in blocking} == {*checks.PRICES, *checks.FEATURES}
 
@@ -171,10 +176,14 @@ def test_every_symbol_that_is_ever_a_member_for_any_user_is_asked_for(
     users = {"one": files_form(["B", "A"]), "two": files_form(["C", "A"]), "three": spells}
     source = spells.prices.build()
     # Whoever left before the source's start is no member on any of its days.
-    assert symbols_in_use(users, source) == ["A", "B", "C", "NOW", "PAST"]
-    assert symbols_in_use({"one": users["one"]}, source) == ["A", "B"]
+    lake = Deployment().lake
+    assert symbols_in_use(users, source, lake) == ["A", "B", "C", "NOW", "PAST"]
+    assert symbols_in_use({"one": users["one"]}, source, lake) == ["A", "B"]
     simulated = strategy_form()
-    assert symbols_in_use({"one": simulated}, simulated.prices.build()) is None
+    assert symbols_in_use({"one": simulated}, simulated.prices.build(), lake) is None
+    # Whoever chooses from everything needs everything, whatever the others name.
+    largest = spells.model_copy(update={"universe": UniverseForm(top=5)})
+    assert symbols_in_use({**users, "four": largest}, source, lake) is None
 
 
 class Market:
@@ -235,7 +244,7 @@ def test_a_new_symbol_changes_no_other_row_and_marks_stored_days_until_they_are_
 
     grown = Market(one=files_form(["A", "B"]), two=files_form(["A", "C"]))
     passed = grown.collect(DAYS[6], DAYS[-1])
-    assert passed == {"contract_holds": True, "no_empty_sessions": True, "every_symbol_asked_for": False}
+    assert passed == {**dict.fromkeys(checks.PRICES, True), "every_symbol_asked_for": False}
     assert incomplete_days(grown.lake, "files/prices", ["A", "B", "C"]) == {day: ["C"] for day in DAYS[:6]}
     assert grown.lake.read("files/prices", DAYS[:6]).equals(stored)
 
@@ -250,6 +259,6 @@ def test_a_session_without_prices_is_stored_as_empty_and_warned_of(home: Path) -
     rows.write_csv(home / "p.csv")
     market = Market(one=files_form(["A", "B"]))
     passed = market.collect(DAYS[0], DAYS[-1])
-    assert passed == {"contract_holds": True, "no_empty_sessions": False, "every_symbol_asked_for": True}
+    assert passed == {**dict.fromkeys(checks.PRICES, True), "no_empty_sessions": False}
     assert market.lake.read("files/prices", [DAYS[3]]).is_empty()
     assert market.lake.days("files/prices") == DAYS

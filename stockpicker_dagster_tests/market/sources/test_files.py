@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.market.identity import Identities, SymbolChange
 from stockpicker_dagster.market.sources import Fetched, PriceSource
 from stockpicker_dagster.market.sources.files import FilesSource
 
@@ -309,7 +310,140 @@ def test_opens_come_from_the_file_once_it_has_them(tmp_path: Path) -> None:
     assert venue.opens(venue.trade_session(SESSIONS[-1]), ["EVT"]) is None
 
 
+# What tickers mean
+
+CHANGED = SESSIONS[25]
+CHANGE = SymbolChange("EVT", "XYZ", CHANGED)
+KNOWN = Identities((CHANGE,))
+
+
+def renamed(frame: pl.DataFrame, since: date = CHANGED) -> pl.DataFrame:
+    """The same market with one company under another ticker from a day on."""
+    later = (pl.col("symbol") == "EVT") & (pl.col("date") >= since)
+    return frame.with_columns(symbol=pl.when(later).then(pl.lit("XYZ")).otherwise("symbol"))
+
+
+def identified(files: FilesSource, identities: Identities = KNOWN, **settings: Any) -> FilesSource:
+    return FilesSource("mine", files.path, files.basis, START, identities=identities, **settings)
+
+
+@pytest.mark.parametrize("since", [CHANGED, START], ids=["as_of_the_day", "all_under_the_new_one"])
+def test_a_security_goes_on_under_its_new_ticker_as_if_nothing_had_happened(tmp_path: Path, since: date) -> None:
+    answer = identified(source(tmp_path, renamed(hand_made(), since))).fetch(None, SESSIONS)
+    (tmp_path / "old").mkdir()
+    assert_same(answer, source(tmp_path / "old", hand_made()).fetch(None, SESSIONS))
+    assert answer.reused == ()
+
+
+def test_without_the_change_one_is_delisted_and_another_begins(tmp_path: Path) -> None:
+    answer = source(tmp_path, renamed(hand_made())).fetch(None, SESSIONS)
+    assert "EVT" in answer.delistings["symbol"].to_list()
+    first = answer.prices.filter(pl.col("symbol") == "XYZ").row(0, named=True)
+    assert (first["date"], first["adjustment"]) == (CHANGED, 1.0)
+
+
+def test_a_change_of_ticker_is_no_event_of_adjusted_closes(tmp_path: Path) -> None:
+    """A vendor restates each ticker's own rows: what the old one's ends with says nothing about the new one's."""
+    both = renamed(hand_made()).filter(pl.col("symbol").is_in(["EVT", "XYZ"]))
+    elsewhere = pl.when(pl.col("symbol") == "XYZ").then(pl.col("adj_close") * 0.5).otherwise("adj_close")
+    restated = with_adj_close(both)
+    told = identified(source(tmp_path, both)).fetch(None, SESSIONS).prices["adjustment"]
+    assert told.n_unique() > 3
+    for rows in (restated, restated.with_columns(adj_close=elsewhere)):
+        inferred = identified(source(tmp_path, rows, "restated.csv")).fetch(None, SESSIONS).prices["adjustment"]
+        assert inferred.to_list() == pytest.approx(told.to_list(), rel=1e-9)
+
+
+@pytest.mark.parametrize("asked", [["EVT"], ["XYZ"], ["EVT", "XYZ"]])
+def test_a_security_is_found_under_each_of_its_names(tmp_path: Path, asked: list[str]) -> None:
+    files = source(tmp_path, renamed(hand_made()))
+    whole = identified(files).fetch(None, SESSIONS)
+    found = identified(files).fetch(asked, SESSIONS)
+    assert_frame_equal(found.prices, whole.prices.filter(pl.col("symbol") == "EVT"))
+    days = identified(files, keeps_tail=True)
+    assert_frame_equal(pl.concat([days.fetch(asked, [day]).prices for day in SESSIONS[20:30]]), found.prices[20:30])
+
+
+YEAR = NYSE.sessions(date(2022, 1, 3), date(2023, 3, 31))
+FIRST_AGAIN = YEAR[150]
+
+
+def with_a_re_used_ticker() -> pl.DataFrame:
+    """Two stocks over five quarters; of one, the ticker is another company's after 130 sessions without any trade."""
+    rows = hand_made().filter(pl.col("symbol") == "TWO", pl.col("close") > 0).row(0, named=True)
+    stocks = {"TWO": YEAR, "ABC": [*YEAR[:20], *YEAR[150:]]}
+    frames = [
+        pl.DataFrame({**rows, "symbol": symbol, "date": days, "dividend": 0.0}) for symbol, days in stocks.items()
+    ]
+    priced = pl.when((pl.col("symbol") == "ABC") & (pl.col("date") >= FIRST_AGAIN)).then(7.0).otherwise(1.0)
+    figures = [pl.col(name) * priced for name in ("open", "high", "low", "close")]
+    first = (pl.col("symbol") == "ABC") & (pl.col("date") == FIRST_AGAIN)
+    return pl.concat(frames).with_columns(*figures, dividend=pl.when(first).then(1.0).otherwise(0.0))
+
+
+@pytest.mark.parametrize("given", FORMATS)
+@pytest.mark.parametrize("last", [FIRST_AGAIN, YEAR[170], YEAR[-1]], ids=["that_day", "soon", "long_after"])
+def test_a_re_used_ticker_is_another_security_from_its_first_day_on(tmp_path: Path, given: str, last: date) -> None:
+    rows = FORMATS[given](with_a_re_used_ticker()).filter(pl.col("date") <= last)
+    path = source(tmp_path, rows).path
+    files = FilesSource("mine", path, "as_traded", YEAR[0])
+    days = [day for day in YEAR if day <= last]
+    answer = files.fetch(None, days)
+    of = {symbol: answer.prices.filter(pl.col("symbol") == symbol) for symbol in ("ABC", "ABC~2")}
+    assert of["ABC"]["date"].to_list() == YEAR[:20]
+    assert of["ABC~2"]["date"].to_list() == [day for day in YEAR[150:] if day <= last]
+    assert of["ABC~2"]["adjustment"].unique().to_list() == [1.0]
+    assert answer.delistings.select("symbol", "last_session").rows() == [("ABC", YEAR[19])]
+    assert answer.reused == (SymbolChange("", "ABC", FIRST_AGAIN),)
+    daily = [files.fetch(None, [day]) for day in days]
+    parts = {name: pl.concat([getattr(day, name) for day in daily]) for name in ("prices", "delistings", "quarantine")}
+    assert_same(Fetched(**parts), answer)
+    # What was found, once it is recorded, gives the same again.
+    recorded = FilesSource("mine", path, "as_traded", YEAR[0], identities=Identities().also(answer.reused))
+    assert_same(recorded.fetch(None, days), answer)
+    assert recorded.fetch(["ABC"], days).prices["symbol"].unique().sort().to_list() == ["ABC", "ABC~2"]
+
+
+def test_a_re_used_ticker_is_told_from_the_rows_kept_of_earlier_years(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file grows by a day and its old rows are not read again; the ids are those of the whole."""
+    monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "home"))
+    rows, path = with_a_re_used_ticker(), tmp_path / "prices.csv"
+    whole = source(tmp_path, rows, "whole.csv").path
+    answer = FilesSource("mine", whole, "as_traded", YEAR[0]).fetch(None, YEAR)
+    growing = FilesSource("mine", path, "as_traded", YEAR[0], keeps_tail=True)
+    for day in (YEAR[140], FIRST_AGAIN, YEAR[151], YEAR[220], YEAR[221], YEAR[-1]):
+        rows.filter(pl.col("date") <= day).write_csv(path)
+        assert_frame_equal(growing.fetch(None, [day]).prices, answer.prices.filter(pl.col("date") == day))
+
+
+def test_a_person_may_say_that_a_long_suspension_was_no_end(tmp_path: Path) -> None:
+    same = Identities((SymbolChange("ABC", "ABC", FIRST_AGAIN),))
+    path = source(tmp_path, with_a_re_used_ticker()).path
+    answer = FilesSource("mine", path, "as_traded", YEAR[0], identities=same).fetch(None, YEAR)
+    assert answer.prices["symbol"].unique().sort().to_list() == ["ABC", "TWO"]
+    assert answer.reused == ()
+
+
+def test_the_sessions_are_those_of_the_exchange_that_is_named(tmp_path: Path) -> None:
+    monday, london = date(2023, 1, 16), trading_calendar("XLON")
+    days = london.sessions(date(2023, 1, 12), date(2023, 1, 18))
+    row = hand_made().row(0, named=True)
+    path = source(tmp_path, pl.DataFrame({**row, "date": days})).path
+    there = FilesSource("mine", path, "as_traded", days[0], london)
+    assert there.fetch(None, days).prices["date"].to_list() == days
+    assert there.venue().trade_session(days[-1]) == date(2023, 1, 19)
+    # Martin Luther King's day in New York.
+    here = FilesSource("mine", path, "as_traded", days[0]).everything()
+    assert here.quarantine.select("date", "reason").rows() == [(monday, "not_a_session")]
+
+
 # The real files
+
+
+def reasons(answer: Fetched) -> dict[str, int]:
+    return dict(answer.quarantine["reason"].value_counts().iter_rows())
 
 
 @pytest.mark.real_data
@@ -318,7 +452,7 @@ def test_the_real_split_adjusted_file_loses_no_row(real_data: Path) -> None:
     files = FilesSource("large_caps", path, "split_adjusted", date(2012, 9, 4))
     answer = files.fetch(None, NYSE.sessions(date(2012, 9, 4), date(2017, 9, 1)))
     assert answer.prices.height + answer.quarantine.height == pl.scan_parquet(path).select(pl.len()).collect().item()
-    assert answer.quarantine["reason"].to_list() == ["missing_price"] * 3
+    assert reasons(answer) == {"missing_price": 3, "moved_without_volume": 2}
     apple = answer.prices.filter((pl.col("symbol") == "AAPL") & (pl.col("dividend") > 0))
     assert apple.filter(pl.col("date") == date(2017, 8, 10))["dividend"].item() == pytest.approx(0.63, abs=0.005)
 
@@ -330,7 +464,10 @@ def test_the_real_index_members_load_whole(real_data: Path) -> None:
     files = FilesSource("sp500", path, "split_adjusted", date(2000, 1, 3))
     answer = files.fetch(None, NYSE.sessions(date(2000, 1, 3), date(2024, 3, 8)))
     assert answer.prices.height + answer.quarantine.height == pl.scan_parquet(path).select(pl.len()).collect().item()
-    assert answer.quarantine.height == 3
+    assert reasons(answer) == {"open_or_close_outside_range": 3, "stale_close": 501, "moved_without_volume": 36}
+    # Take-Two was halted in 2002; Amcor had a price and no volume for two years.
+    stale = answer.quarantine.filter(pl.col("reason") == "stale_close")
+    assert set(stale["symbol"]) == {"TTWO", "AMCR"}
 
 
 @pytest.mark.real_data

@@ -1,4 +1,4 @@
-"""Universes: membership as of the day, honest caveats, and one clear sentence for each bad file."""
+"""Membership: who was in on a day, and in which sector, from spells and from dated lists."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,11 +12,12 @@ from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.universes import (
     SPELLS_SCHEMA,
     TODAYS_SECTORS,
+    Universe,
     from_file,
     from_spells,
     from_symbols,
-    normalise_symbol,
 )
+from stockpicker_dagster.market.universes.membership import spells_of_snapshots
 
 SPELLS = """ticker,start_date,end_date,Sector
 AAA,2020-01-02,2020-06-01,Energy
@@ -55,42 +56,19 @@ SPELL = st.tuples(st.sampled_from(["A", "B", "C"]), DAYS, st.integers(1, 30) | s
 @settings(max_examples=50, deadline=None)
 @given(spells=st.lists(SPELL, max_size=8), sessions=st.sets(DAYS, max_size=10).map(sorted))
 def test_merging_spells_changes_no_membership(spells: list[tuple[str, date, int | None]], sessions: list[date]) -> None:
-    rows = [(s, start, None if days is None else start + timedelta(days=days), None) for s, start, days in spells]
+    rows = [(s, start, start + timedelta(days=days) if days else None, None, None) for s, start, days in spells]
     frame = pl.DataFrame(rows, schema=SPELLS_SCHEMA, orient="row")
     universe = from_spells("any", frame, point_in_time=True, caveat=None)
     by_hand = [
         (symbol, day)
         for day in sessions
         for symbol in "ABC"
-        if any(s == symbol and start <= day and (end is None or day < end) for s, start, end, _ in rows)
+        if any(s == symbol and start <= day and (end is None or day < end) for s, start, end, *_ in rows)
     ]
     assert universe.membership(sessions).rows() == by_hand
     assert [(symbol, day) for day in sessions for symbol in universe.members(day)] == by_hand
     touching = universe.spells.with_columns(before=pl.col("end").shift(1).over("symbol"))
     assert touching.filter(pl.col("start") <= pl.col("before")).is_empty()
-
-
-def test_a_list_of_symbols_is_not_point_in_time_and_says_so(tmp_path: Path) -> None:
-    listed = from_file(written(tmp_path, "Symbol,GICS Sector,Founded\nBRK.B,Financials,1839\nXOM,Energy,1870\n"))
-    assert not listed.point_in_time
-    assert listed.caveat == f"members as listed in members.csv, not point in time; {TODAYS_SECTORS}"
-    assert listed.members(date(1999, 1, 4)) == ["BRK-B", "XOM"]
-    picked = from_symbols(["XOM", "BRK.B", "XOM"])
-    assert picked.members(date(1999, 1, 4)) == ["BRK-B", "XOM"]
-    assert not picked.point_in_time
-    assert "today's knowledge" in str(picked.caveat)
-
-
-def test_a_parquet_file_gives_the_same_universe_as_a_csv(tmp_path: Path) -> None:
-    csv = written(tmp_path, SPELLS)
-    pl.read_csv(csv, try_parse_dates=True).write_parquet(tmp_path / "members.parquet")
-    assert from_file(tmp_path / "members.parquet").spells.equals(from_file(csv).spells)
-
-
-def test_rows_without_a_ticker_are_left_out_and_counted(tmp_path: Path) -> None:
-    universe = from_file(written(tmp_path, "symbol,sector\nAAA,Energy\n-,Cash\n,Cash\n"))
-    assert universe.members(date(2024, 1, 2)) == ["AAA"]
-    assert "2 rows of members.csv without a ticker left out" in str(universe.caveat)
 
 
 def test_sectors_restrict_and_unknown_ones_are_answered_with_the_known(tmp_path: Path) -> None:
@@ -106,30 +84,62 @@ def test_sectors_restrict_and_unknown_ones_are_answered_with_the_known(tmp_path:
         universe.sector_of("ZZZ")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("name,sector\nAAA,Energy\n", "no column symbol or ticker; found: name, sector"),
-        ("symbol,start_date\nAAA,2020-01-02\n", "both start_date and end_date, or neither"),
-        ("symbol,start_date,end_date\nAAA,2020-01-02,2019-01-02\n", "AAA from 2020-01-02 to 2019-01-02"),
-        ("symbol,start_date,end_date\nAAA,2.1.2020,\n", "start_date '2.1.2020' is no date"),
-        ("symbol,sector\nAAA,Energy\nAAA,Utilities\n", "AAA is in the sectors Energy and Utilities at once"),
-        ("symbol\n", "has no rows"),
-        ("symbol,sector\n,Energy\n", "names a ticker"),
-    ],
-)
-def test_bad_files_are_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
-        from_file(written(tmp_path, text))
+def dated_lists(rows: list[tuple[date, str, str | None]]) -> pl.DataFrame:
+    schema = {"date": pl.Date, "symbol": pl.String, "sector": pl.String}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    return frame.with_columns(industries=pl.lit(None, dtype=pl.List(pl.String)))
 
 
-def test_missing_files_and_empty_lists_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"nowhere\.csv does not exist"):
-        from_file("nowhere.csv")
+LISTS = st.dictionaries(DAYS, st.dictionaries(st.sampled_from("ABCD"), st.sampled_from(["X", "Y", None]), min_size=1))
+
+
+@settings(max_examples=50, deadline=None)
+@given(lists=LISTS.filter(bool), sessions=st.sets(DAYS, max_size=10).map(sorted))
+def test_membership_between_dated_lists_is_that_of_the_list_before(
+    lists: dict[date, dict[str, str | None]], sessions: list[date]
+) -> None:
+    rows = [(day, symbol, sector) for day, members in lists.items() for symbol, sector in members.items()]
+    universe = from_spells("any", spells_of_snapshots(dated_lists(rows)), point_in_time=True, caveat=None)
+    in_force = {day: max((each for each in lists if each <= day), default=None) for day in sessions}
+    by_hand = [
+        (symbol, day, sector)
+        for day in sessions
+        for symbol, sector in sorted(lists[in_force[day]].items() if in_force[day] else [])  # type: ignore[index]
+    ]
+    assert universe.sectors_on(sessions).rows() == by_hand
+    assert universe.membership(sessions).rows() == [row[:2] for row in by_hand]
+
+
+def test_a_universe_says_in_words_since_when_it_is_point_in_time() -> None:
+    spells = pl.DataFrame(schema=SPELLS_SCHEMA)
+    assert Universe("u", True, spells, None).history == "point in time"
+    assert Universe("u", False, spells, None).history == "not point in time"
+    since = Universe("u", False, spells, None, date(2024, 1, 6))
+    assert since.history == "point in time since 2024-01-06, not before"
+
+
+def test_an_industry_restricts_by_any_of_its_names() -> None:
+    rows = [
+        ("A", None, None, "X", ["Banks", "Lenders"]),
+        ("B", None, None, "X", ["Lenders"]),
+        ("C", None, None, "X", None),
+    ]
+    universe = from_spells(
+        "listed", pl.DataFrame(rows, schema=SPELLS_SCHEMA, orient="row"), point_in_time=True, caveat=None
+    )
+    assert universe.restricted_to_industry("lenders").members(date(2024, 1, 2)) == ["A", "B"]
+    assert universe.restricted_to_industry("Banks").name == "listed: Banks"
+    with pytest.raises(
+        InvalidInput, match="industry 'Bank' is unknown in the universe 'listed'; known: Banks, Lenders"
+    ):
+        universe.restricted_to_industry("Bank")
+    with pytest.raises(InvalidInput, match="known: none, because its list has no industry column"):
+        from_symbols(["A", "B"]).restricted_to_industry("Banks")
+
+
+def test_an_empty_list_and_unsorted_sessions_are_refused() -> None:
     with pytest.raises(InvalidInput, match="is empty"):
         from_symbols([])
-    with pytest.raises(InvalidInput, match="is empty"):
-        normalise_symbol("  ")
     with pytest.raises(InvalidInput, match="ascending"):
         from_symbols(["A"]).membership([date(2024, 1, 3), date(2024, 1, 2)])
 
@@ -143,4 +153,3 @@ def test_the_real_index_has_about_five_hundred_members_on_every_day(real_data: P
     counts = universe.membership(first_days).group_by("date").len()["len"]
     assert 480 <= counts.min() <= counts.max() <= 510  # type: ignore[operator]
     assert "BRK-B" in universe.members(date(2024, 3, 8))
-    assert from_file(folder / "russell3000_2025-05-21.csv").sectors()
