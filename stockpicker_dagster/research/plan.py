@@ -10,7 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stockpicker_dagster.research.portfolio import Weighting, target_weights
+from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA
+from stockpicker_dagster.research.backtest.engine import Rules, targets
+from stockpicker_dagster.research.backtest.market_data import market_data
 
 PLAN_SCHEMA: dict[str, pl.DataType] = {
     "symbol": pl.String(),
@@ -21,32 +23,51 @@ PLAN_SCHEMA: dict[str, pl.DataType] = {
     "reference_price": pl.Float64(),
     "model_id": pl.String(),
 }
-"""One row per stock to be held. target_weight: fraction of equity, negative when short; the long leg sums to 1, the
-short one to -1; reference_price: the close of `date`, in currency as traded. Known after the close of `date`."""
+"""One row per stock to be held. target_weight: fraction of equity, negative when short; by default the long leg sums to
+1, the short one to -1; reference_price: the close of `date`, in currency as traded. Known after the close of `date`."""
 
 
 def plan_rebalance(
     predictions: pl.DataFrame,
     prices: pl.DataFrame,
+    sessions: Sequence[date],
     days: Sequence[date],
     deciding: NDArray[np.bool_],
-    long: int | float,
-    short: int | float,
-    weights: Weighting,
+    rules: Rules,
+    *,
+    look_back: Sequence[date] = (),
+    sectors: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The plans of `days`, in `PLAN_SCHEMA`, sorted by date, then symbol; a day that decides nothing has no rows.
 
-    `deciding` says which of `days` decide (`research.rebalancing`). A stock without a close on the day is not planned.
+    The targets are those of `engine.targets` under the same `rules`. `deciding` says which of `sessions` decide
+    (`research.rebalancing`). Where `rules.remembers`, `sessions` begin with the first that has scores, because a target
+    follows from the ones before it; otherwise they may be `days` alone. `prices` has the rows of `look_back` (as many
+    sessions as `rules.look_back` before the first, or all there are) and of `sessions`; `sectors` as in `market_data`.
+    A stock without a close on the day is not planned; a name kept from an earlier decision has a null score and rank if
+    it is no longer scored.
     """
-    priced = predictions.join(prices.select("symbol", "date", "close"), on=["symbol", "date"], how="inner")
-    by_day = {key[0]: part for key, part in priced.partition_by("date", as_dict=True).items()}
-    plans = [pl.DataFrame(schema=PLAN_SCHEMA)]
-    for day, decides in zip(days, deciding, strict=True):
-        if decides and day in by_day:
-            ranked = by_day[day].sort("symbol")
-            targets = target_weights(ranked["score"].to_numpy(), long, short, weights)
-            plan = ranked.with_columns(
-                pl.Series("target_weight", targets), pl.col("close").alias("reference_price")
-            ).filter(pl.col("target_weight") != 0)
-            plans.append(plan.select(list(PLAN_SCHEMA)))
-    return pl.concat(plans)
+    current = prices.filter(pl.col("date").is_in(list(sessions)))
+    priced = predictions.join(current.select("symbol", "date", "close"), on=["symbol", "date"], how="inner").drop_nulls(
+        "close"
+    )
+    no_delistings = pl.DataFrame(schema=DELISTINGS_SCHEMA)
+    known = prices.filter(pl.col("date").is_in([*look_back, *sessions]))
+    market = market_data(
+        known, no_delistings, sessions, trailing=rules.needs_trailing_risk, look_back=look_back, sectors=sectors
+    )
+    weights = targets(market.panel(priced, "score"), market, rules, deciding)
+    rows = [row for row, session in enumerate(sessions) if session in set(days)]
+    places = [(row, column) for row in rows for column in np.flatnonzero(weights[row])]
+    planned = pl.DataFrame(
+        {
+            "symbol": [market.symbols[column] for _, column in places],
+            "date": [sessions[row] for row, _ in places],
+            "target_weight": [float(weights[row, column]) for row, column in places],
+        },
+        schema={name: PLAN_SCHEMA[name] for name in ("symbol", "date", "target_weight")},
+    )
+    closes = current.select("symbol", "date", pl.col("close").alias("reference_price")).drop_nulls()
+    scored = priced.select("symbol", "date", "score", "rank", "model_id")
+    plan = planned.join(closes, on=["symbol", "date"]).join(scored, on=["symbol", "date"], how="left")
+    return plan.select(list(PLAN_SCHEMA)).sort("date", "symbol")

@@ -1,4 +1,4 @@
-"""On which closes a strategy decides: daily, weekly or monthly, shifted by an offset.
+"""On which closes a strategy decides: daily, weekly, monthly or every k sessions, shifted by an offset.
 
 A decision made after the close of session *t* is traded at the open of *t + 1*. What is decided lives in
 `research.portfolio`; weeks and months are whole ones of the exchange's calendar, never those of the stored sessions,
@@ -15,23 +15,31 @@ from numpy.typing import NDArray
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import TradingCalendar
 
-RebalanceRule = Literal["daily", "weekly", "monthly"]
+RebalanceWord = Literal["daily", "weekly", "monthly"]
+RebalanceRule = RebalanceWord | int
+"""A number is that of sessions from one decision to the next."""
 
+LONGEST_STEP: Final = 252
 _OFFSETS: Final[dict[str, range]] = {"daily": range(1), "weekly": range(5), "monthly": range(21)}
 _DEFAULT_OFFSET: Final[dict[str, int]] = {"daily": 0, "weekly": 4, "monthly": 0}
 
 
 def rebalance_offsets(rule: RebalanceRule) -> range:
     """Every offset that `rule` allows; a result that hangs on one of them should be averaged over all."""
+    if isinstance(rule, int) and not isinstance(rule, bool) and 1 <= rule <= LONGEST_STEP:
+        return range(rule)
     if rule not in _OFFSETS:
-        raise InvalidInput(f"rebalance rule {rule!r} is unknown; known: {', '.join(get_args(RebalanceRule))}")
-    return _OFFSETS[rule]
+        raise InvalidInput(
+            f"rebalance rule {rule!r} is unknown; known: {', '.join(get_args(RebalanceWord))}, or a number of sessions "
+            f"from 1 to {LONGEST_STEP}"
+        )
+    return _OFFSETS[str(rule)]
 
 
 def default_offset(rule: RebalanceRule) -> int:
     """The offset taken where none is given: Friday of a week, the last session of a month."""
     rebalance_offsets(rule)
-    return _DEFAULT_OFFSET[rule]
+    return 0 if isinstance(rule, int) else _DEFAULT_OFFSET[rule]
 
 
 def rebalance_days(
@@ -44,6 +52,8 @@ def rebalance_days(
       weekday, or the week's first session if there is none.
     - `monthly`: offset 0 (the default) to 20: that many sessions before the month's last one, or the month's first
       session if it has fewer.
+    - a number k: every k-th session of the exchange, counted from the first that `calendar` covers, whatever the stored
+      history is; offset 0 (the default) to k - 1 decides that many sessions later.
 
     Known long before the day itself: only `calendar` is consulted. Raises `InvalidInput` for an unknown rule, an offset
     that the rule does not allow, or a date that is no session of `calendar`.
@@ -54,8 +64,9 @@ def rebalance_days(
         raise InvalidInput(
             f"rebalance offset {chosen!r} is not allowed with {rule!r}; choose {allowed[0]} to {allowed[-1]}"
         )
-    for session in sessions:
-        calendar.index(session)
+    places = [calendar.index(session) for session in sessions]
+    if isinstance(rule, int):
+        return np.array([place % rule == chosen for place in places], dtype=np.bool_)
     if rule == "daily":
         return np.ones(len(sessions), dtype=np.bool_)
     decision_of = _weekly_decision if rule == "weekly" else _monthly_decision

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from stockpicker_dagster.research.backtest.engine import Rules
 from stockpicker_dagster.research.plan import PLAN_SCHEMA, plan_rebalance
 from stockpicker_dagster_tests.research.price_frames import START as FIRST
 from stockpicker_dagster_tests.research.price_frames import random_market, same_bytes, sessions
@@ -27,7 +28,7 @@ WEEKLY = np.array([number % 5 == 4 for number in range(len(DAYS))])
 
 
 def test_only_deciding_days_have_a_plan_and_both_legs_are_whole() -> None:
-    plan = plan_rebalance(PREDICTIONS, PRICES, DAYS, WEEKLY, 3, 2, "equal")
+    plan = plan_rebalance(PREDICTIONS, PRICES, DAYS, DAYS, WEEKLY, Rules(3, 2))
     assert dict(plan.schema) == PLAN_SCHEMA
     assert plan["date"].unique().sort().to_list() == [day for day, decides in zip(DAYS, WEEKLY, strict=True) if decides]
     for _, legs in plan.group_by("date"):
@@ -38,7 +39,7 @@ def test_only_deciding_days_have_a_plan_and_both_legs_are_whole() -> None:
 
 def test_the_best_scores_are_held_long_and_the_worst_short_at_that_days_close() -> None:
     day = DAYS[4]
-    plan = plan_rebalance(PREDICTIONS, PRICES, DAYS, WEEKLY, 3, 2, "equal").filter(pl.col("date") == day)
+    plan = plan_rebalance(PREDICTIONS, PRICES, DAYS, DAYS, WEEKLY, Rules(3, 2)).filter(pl.col("date") == day)
     ranked = PREDICTIONS.filter(pl.col("date") == day).sort("score", descending=True)["symbol"].to_list()
     assert set(plan.filter(pl.col("target_weight") > 0)["symbol"]) == set(ranked[:3])
     assert set(plan.filter(pl.col("target_weight") < 0)["symbol"]) == set(ranked[-2:])
@@ -47,16 +48,15 @@ def test_the_best_scores_are_held_long_and_the_worst_short_at_that_days_close() 
 
 
 def test_a_range_and_its_days_give_the_same_plans_whatever_comes_later() -> None:
-    whole = plan_rebalance(PREDICTIONS, PRICES, DAYS, WEEKLY, 0.25, 0.25, "score")
+    whole = plan_rebalance(PREDICTIONS, PRICES, DAYS, DAYS, WEEKLY, Rules(0.25, 0.25, "score"))
     daily = [
         plan_rebalance(
             PREDICTIONS.filter(pl.col("date") == day).reverse(),
             PRICES.filter(pl.col("date") <= day),
             [day],
+            [day],
             WEEKLY[number : number + 1],
-            0.25,
-            0.25,
-            "score",
+            Rules(0.25, 0.25, "score"),
         )
         for number, day in enumerate(DAYS)
     ]
@@ -67,13 +67,13 @@ def test_a_stock_without_a_close_on_the_day_is_not_planned() -> None:
     day = DAYS[4]
     best = PREDICTIONS.filter(pl.col("date") == day).sort("score")["symbol"][-1]
     priced = PRICES.filter(~((pl.col("date") == day) & (pl.col("symbol") == best)))
-    plan = plan_rebalance(PREDICTIONS, priced, DAYS, WEEKLY, 3, 2, "equal").filter(pl.col("date") == day)
+    plan = plan_rebalance(PREDICTIONS, priced, DAYS, DAYS, WEEKLY, Rules(3, 2)).filter(pl.col("date") == day)
     assert best not in plan["symbol"].to_list()
     assert plan.height == 5
 
 
 def test_days_without_scores_decide_nothing() -> None:
     everyday = np.ones(len(DAYS), dtype=bool)
-    plan = plan_rebalance(PREDICTIONS.clear(), PRICES, DAYS, everyday, 3, 2, "equal")
+    plan = plan_rebalance(PREDICTIONS.clear(), PRICES, DAYS, DAYS, everyday, Rules(3, 2))
     assert plan.is_empty()
     assert dict(plan.schema) == PLAN_SCHEMA

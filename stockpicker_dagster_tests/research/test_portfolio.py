@@ -116,7 +116,7 @@ def test_no_scored_name_gives_no_position() -> None:
         (([1.0, 2.0], -3, 1, "equal"), "long is -3; give a whole number of names, or a fraction"),
         (([1.0, 2.0], 1, 1.5, "equal"), "short is 1.5"),
         (([1.0, 2.0], True, 1, "equal"), "long is True"),
-        (([1.0, 2.0], 1, 1, "rank"), "weights 'rank' is unknown; known: equal, score"),
+        (([1.0, 2.0], 1, 1, "size"), "weights 'size' is unknown; known: equal, score, rank, volatility"),
         (([1.0, math.inf], 1, 1, "equal"), "score inf in row 0, column 1 is not finite"),
     ],
 )

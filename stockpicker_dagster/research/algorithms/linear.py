@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.algorithms import Hyperparameter, Value, validate_hyperparameters
-from stockpicker_dagster.research.cross_section import average_ranks, date_blocks
+from stockpicker_dagster.research.cross_section import date_blocks
+from stockpicker_dagster.research.order_statistics import average_ranks
 
 ARTIFACT = "linear.json"
 FORMAT = 1

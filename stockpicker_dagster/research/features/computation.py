@@ -1,22 +1,33 @@
 """Runs a feature set for any days, so that a day has the same bytes whether it is computed alone or among others.
 
 Every day is computed from its own *anchor*, the first session of the calendar year that contains the day one look-back
-earlier; days that share an anchor share a panel. No formula lives here, and nothing is read or written.
+earlier; neighbouring days of one anchor share a panel, and panels are worked on side by side. No formula lives here,
+and nothing is read or written.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+from numba import njit
+from numpy.typing import NDArray
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.features.declaration import FeatureSet
-from stockpicker_dagster.research.features.panel import Panel
+from stockpicker_dagster.research.features.panel import PANEL_COLUMNS, Panel
 
 if TYPE_CHECKING:
     from stockpicker_dagster.market.calendar import TradingCalendar
+
+
+_PROCESSORS = os.cpu_count() or 1
+_STRETCH = 126
+"""Days computed at a time: enough to spread the cost of a panel, few enough that every processor gets some."""
 
 
 def anchor(day: date, lookback: int, calendar: "TradingCalendar", start: date) -> date:
@@ -49,15 +60,19 @@ def compute(
     calendar: "TradingCalendar",
     start: date,
     loaded_from: date | None = None,
+    statements: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The features of every stock that has a price row on each of `days`.
 
     `prices` is in the price contract and holds every row from `first_needed(...)` to the last of `days`; rows after a
     day change nothing of it. `start` is the first day of the source. `loaded_from` is the session from which `prices`
-    was read, by default that of its earliest row. Returns `symbol`, `date` and one Float32 column for each feature,
-    sorted by date, then symbol; known after the close of `date`; null where the feature is undefined. Raises
-    `InvalidInput` if the prices do not reach back to the anchor, lack a column, or repeat a row.
+    was read, by default that of its earliest row. `statements` are those in force on `days`, for a set that needs
+    `fundamentals`. Returns `symbol`, `date` and one Float32 column for each feature, sorted by date, then symbol; known
+    after the close of `date`; null where the feature is undefined. Raises `InvalidInput` if the prices do not reach
+    back to the anchor, lack a column, or repeat a row, or if statements are needed and not given.
     """
+    if features.fundamentals and statements is None:
+        raise InvalidInput(f"the set {features.name!r} needs statements of companies; pass those in force on the days")
     wanted = sorted(set(days))
     if not wanted:
         return _empty(features)
@@ -68,35 +83,97 @@ def compute(
             f"the features of {wanted[0]} need prices from {needed} on, but these start on {reaches}; "
             "load them from `first_needed` on"
         )
+    stretches = list(_stretches(wanted, features.lookback, calendar, start))
+
+    def one(stretch: tuple[date, list[date]]) -> pl.DataFrame:
+        first, days = stretch
+        return _compute_stretch(features, prices, first, days, calendar, statements)
+
+    with ThreadPoolExecutor(_PROCESSORS) as pool:
+        return pl.concat(pool.map(one, stretches))
+
+
+def compute_by_year(
+    features: FeatureSet,
+    prices: pl.LazyFrame,
+    days: Sequence[date],
+    calendar: "TradingCalendar",
+    start: date,
+    statements: Callable[[Sequence[date]], pl.DataFrame | None] = lambda days: None,
+) -> Iterator[tuple[list[date], pl.DataFrame]]:
+    """`compute`, a calendar year of `days` at a time, with those days: no more of it is held than a year.
+
+    What a year needs of `prices` is collected when it is its turn; `statements` is asked for those of its days.
+    """
+    years: dict[int, list[date]] = {}
+    for day in sorted(set(days)):
+        years.setdefault(day.year, []).append(day)
+    for of_year in years.values():
+        needed = first_needed(of_year, features.lookback, calendar, start)
+        rows = prices.filter(pl.col("date").is_between(needed, of_year[-1])).select("symbol", "date", *PANEL_COLUMNS)
+        yield of_year, compute(features, rows.collect(), of_year, calendar, start, needed, statements(of_year))
+
+
+def _stretches(
+    days: Sequence[date], lookback: int, calendar: "TradingCalendar", start: date
+) -> Iterator[tuple[date, list[date]]]:
+    """Days of one anchor with that anchor, in pieces short enough to keep every processor busy."""
     groups: dict[date, list[date]] = {}
-    for day in wanted:
-        groups.setdefault(anchor(day, features.lookback, calendar, start), []).append(day)
-    return pl.concat([_compute_group(features, prices, first, group, calendar) for first, group in groups.items()])
+    for day in days:
+        groups.setdefault(anchor(day, lookback, calendar, start), []).append(day)
+    for first, group in groups.items():
+        for place in range(0, len(group), _STRETCH):
+            yield first, group[place : place + _STRETCH]
 
 
-def _compute_group(
-    features: FeatureSet, prices: pl.DataFrame, first: date, days: list[date], calendar: "TradingCalendar"
+def _compute_stretch(
+    features: FeatureSet,
+    prices: pl.DataFrame,
+    first: date,
+    days: list[date],
+    calendar: "TradingCalendar",
+    statements: pl.DataFrame | None,
 ) -> pl.DataFrame:
     """Days of one anchor, from one panel that starts there."""
     sessions = calendar.sessions(first, days[-1])
     symbols = prices.filter(pl.col("date").is_in(days))["symbol"].unique().sort().to_list()
     row_of = {session: row for row, session in enumerate(sessions)}
-    panel = Panel.from_prices(prices, sessions, symbols, since=row_of[days[0]])
+    since = row_of[days[0]]
+    panel = Panel.from_prices(prices, sessions, symbols, since, statements)
     rows = np.array([row_of[day] for day in days])
     day_index, symbol_index = np.nonzero(panel.present[rows])
+    where = (rows[day_index] - since) * len(symbols) + symbol_index
+    table = np.empty((len(features.features), len(where)), dtype=np.float32)
     columns = {
         "symbol": pl.Series(symbols, dtype=pl.String).gather(symbol_index),
         "date": pl.Series(days, dtype=pl.Date).gather(day_index),
     }
-    for each in features.features:
-        columns[each.name] = _as_float32(each.name, each(panel)[rows[day_index], symbol_index])
+    for each, column in zip(features.features, table, strict=True):
+        columns[each.name] = _column(each.name, each.values(panel), where, column)
     return pl.DataFrame(columns)
 
 
-def _as_float32(name: str, values: np.ndarray) -> pl.Series:
+def _column(name: str, values: NDArray[Any], where: NDArray[np.int64], column: NDArray[np.float32]) -> pl.Series:
+    """The values at `where` as a Polars column over the memory of `column`; null where not finite in Float32."""
+    flat = np.ascontiguousarray(values).ravel()
+    # Places are all different and ascending: as many of them as values are all of the values, in order.
     with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    return pl.Series(name, np.where(np.isfinite(narrow), narrow, np.float32(np.nan)), nan_to_null=True)
+        np.copyto(column, flat if len(where) == len(flat) else flat.take(where), casting="same_kind")
+    nulls = len(column) - _count_finite(column)
+    valid = None
+    if nulls:
+        valid = pa.py_buffer(np.packbits(np.isfinite(column), bitorder="little"))
+        # What lies under a null shows nowhere; as zero, it depends on nothing either.
+        column[~np.isfinite(column)] = 0.0
+    return pl.Series(name, pa.Array.from_buffers(pa.float32(), len(column), [valid, pa.py_buffer(column)], nulls))
+
+
+@njit(cache=True, nogil=True)
+def _count_finite(column: NDArray[np.float32]) -> int:
+    count = 0
+    for place in range(len(column)):
+        count += abs(column[place]) < np.inf
+    return count
 
 
 def _empty(features: FeatureSet) -> pl.DataFrame:

@@ -14,11 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research.features.fundamentals import FIGURES
 from stockpicker_dagster.research.features.panel import PANEL_COLUMNS, Panel
 
-Formula = Callable[[Panel], NDArray[np.float64]]
+Formula = Callable[[Panel], NDArray[np.float64] | NDArray[np.float32]]
+"""Values of every session of the panel, or of those from `panel.since` on alone."""
 
-_SETS = {"factors": "stockpicker_dagster.research.features.factors"}
+_SETS = {
+    "alpha158": "stockpicker_dagster.research.features.alpha158",
+    "factors": "stockpicker_dagster.research.features.factors",
+    "multi_factor": "stockpicker_dagster.research.features.fundamental_factors",
+}
 """The sets that ship, by name, and the modules whose `FEATURES` they are."""
 
 
@@ -29,7 +35,8 @@ class Feature:
     `lookback` counts the sessions it needs up to and including the day it is for. `inputs` names the columns of the
     price contract that it depends on. `scale_invariant`: multiplying all prices of a stock, or all its volumes, by a
     constant changes nothing. `price_level`: it tells apart prices that differ only by a constant, which on
-    split-adjusted prices reveals the splits of the future.
+    split-adjusted prices reveals the splits of the future. `fundamentals` names the figures of company statements that
+    it depends on.
     """
 
     name: str
@@ -38,6 +45,7 @@ class Feature:
     inputs: tuple[str, ...]
     scale_invariant: bool = True
     price_level: bool = False
+    fundamentals: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
@@ -45,21 +53,38 @@ class Feature:
         return inspect.getdoc(self.formula) or ""
 
     def __call__(self, panel: Panel) -> NDArray[np.float64]:
-        """The feature at every session of the panel from `panel.since` on; NaN where undefined, never infinite."""
+        """The feature at every session of the panel; NaN before `panel.since` and where undefined, never infinite."""
+        found = self.values(panel)
+        values = np.full(panel.shape, np.nan)
+        values[panel.since :] = np.where(np.isfinite(found), found, np.nan)
+        return values
+
+    def values(self, panel: Panel) -> NDArray[np.float64] | NDArray[np.float32]:
+        """What the formula says of the sessions from `panel.since` on; NaN or infinite where undefined.
+
+        Raises `InvalidInput` if that has the shape of neither these sessions nor the whole panel.
+        """
         with np.errstate(all="ignore"):
             values = self.formula(panel)
-        if values.shape != panel.shape:
-            raise InvalidInput(f"feature {self.name!r} returned the shape {values.shape}; it must be {panel.shape}")
-        return np.where(np.isfinite(values), values, np.nan)
+        rows, columns = panel.shape
+        if values.shape == (rows, columns):
+            return values[panel.since :]
+        if values.shape == (rows - panel.since, columns):
+            return values
+        raise InvalidInput(f"feature {self.name!r} returned the shape {values.shape}; it must be {panel.shape}")
 
 
 def feature(
-    lookback: int, inputs: Sequence[str], scale_invariant: bool = True, price_level: bool = False
+    lookback: int,
+    inputs: Sequence[str],
+    scale_invariant: bool = True,
+    price_level: bool = False,
+    fundamentals: Sequence[str] = (),
 ) -> Callable[[Formula], Feature]:
     """Declare a feature: the decorated function becomes a `Feature` of its own name.
 
-    Raises `InvalidInput` for a look-back below one, an input that is no price column, a missing docstring, or a
-    feature of the price level that claims to be invariant to scale.
+    Raises `InvalidInput` for a look-back below one, an input that is no price column, a figure that no statement has,
+    no input at all, a missing docstring, or a feature of the price level that claims to be invariant to scale.
     """
 
     def declare(formula: Formula) -> Feature:
@@ -67,13 +92,15 @@ def feature(
         unknown = sorted(set(inputs) - set(PANEL_COLUMNS))
         if lookback < 1:
             raise InvalidInput(f"feature {name!r} has a look-back of {lookback} sessions; it must be at least 1")
-        if unknown or not inputs:
+        if unreported := sorted(set(fundamentals) - set(FIGURES)):
+            raise InvalidInput(f"feature {name!r} needs the figures {unreported}; known: {', '.join(FIGURES)}")
+        if unknown or not (inputs or fundamentals):
             raise InvalidInput(f"feature {name!r} has the inputs {list(inputs)}; known: {', '.join(PANEL_COLUMNS)}")
         if not inspect.getdoc(formula):
             raise InvalidInput(f"feature {name!r} has no docstring; give its formula, look-back and source")
         if price_level and scale_invariant:
             raise InvalidInput(f"feature {name!r} is of the price level; declare it with scale_invariant=False")
-        return Feature(name, formula, lookback, tuple(inputs), scale_invariant, price_level)
+        return Feature(name, formula, lookback, tuple(inputs), scale_invariant, price_level, tuple(fundamentals))
 
     return declare
 
@@ -112,6 +139,12 @@ class FeatureSet:
         used = {column for each in self.features for column in each.inputs}
         return tuple(column for column in PANEL_COLUMNS if column in used)
 
+    @property
+    def fundamentals(self) -> tuple[str, ...]:
+        """The figures of company statements that any feature of the set depends on; empty for a set of prices alone."""
+        used = {figure for each in self.features for figure in each.fundamentals}
+        return tuple(figure for figure in FIGURES if figure in used)
+
     def select(self, names: Sequence[str]) -> "FeatureSet":
         """The features of these names, in the order given; an unknown name raises `InvalidInput`."""
         known = {each.name: each for each in self.features}
@@ -145,8 +178,13 @@ class _SplitAdjustedSet(FeatureSet):
         return FeatureSet._unknown(self, name)
 
 
+def shipped_sets() -> tuple[str, ...]:
+    """The names of the sets that ship, in alphabetical order."""
+    return tuple(sorted(_SETS))
+
+
 def feature_set(name: str) -> FeatureSet:
     """The shipped set of that name; an unknown one raises `InvalidInput`, listing those known."""
     if name not in _SETS:
-        raise InvalidInput(f"feature set {name!r} is unknown; known: {', '.join(sorted(_SETS))}")
+        raise InvalidInput(f"feature set {name!r} is unknown; known: {', '.join(shipped_sets())}")
     return FeatureSet.of(name, import_module(_SETS[name]).FEATURES)

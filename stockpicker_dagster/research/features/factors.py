@@ -60,6 +60,21 @@ def momentum_12_7(panel: Panel) -> Matrix:
 
 
 @feature(lookback=YEAR + 1, inputs=CLOSE)
+def momentum_change(panel: Panel) -> Matrix:
+    """Return over six months less that over the six before, P_t / P_{t-126} - P_{t-126} / P_{t-252}.
+
+    Gettleman and Marks (2006), "Acceleration strategies"; `chmom` of Green, Hand and Zhang (2017).
+    """
+    return _past_return(panel, 126, 0) - _past_return(panel, YEAR, 126)
+
+
+@feature(lookback=YEAR + 1, inputs=CLOSE)
+def return_seasonality(panel: Panel) -> Matrix:
+    """Return a year ago over the month that now comes, P_{t-231} / P_{t-252} - 1. Heston and Sadka (2008)."""
+    return _past_return(panel, YEAR, YEAR - MONTH)
+
+
+@feature(lookback=YEAR + 1, inputs=CLOSE)
 def information_discreteness(panel: Panel) -> Matrix:
     """How abruptly the past year's return came: sign(momentum_12_1) x (share of down days - share of up days).
 
@@ -89,6 +104,28 @@ def return_autocorrelation(panel: Panel) -> Matrix:
     return rolling.correlation(gross, rolling.lag(gross, 1), 59, panel.since)
 
 
+@feature(lookback=131, inputs=CLOSE)
+def variance_ratio(panel: Panel) -> Matrix:
+    """Variance over 126 of ln P_t / P_{t-5}, by five times that of ln P_t / P_{t-1}. Lo and MacKinlay (1988)."""
+    close = panel.adjusted_close
+    daily, weekly = (rolling.logarithm(close / rolling.lag(close, days)) for days in (1, 5))
+    deviation = rolling.standard_deviation(daily, 126, panel.since, scale=1.0)
+    return _variance(weekly, 126, panel.since) / (5.0 * deviation * deviation)
+
+
+# Income ---------------------------------------------------------------------------------------------------------------
+
+
+@feature(lookback=YEAR, inputs=("split_ratio", "adjustment"))
+def dividend_yield(panel: Panel) -> Matrix:
+    """252 x the mean over 252 of the dividend by the close before it went ex. Litzenberger and Ramaswamy (1979).
+
+    Read off the adjustment: dividend / previous close = 1 - split ratio / adjustment.
+    """
+    paid = 1.0 - panel.split_ratio / panel.adjustment
+    return YEAR * rolling.mean(np.where(panel.present, paid, np.nan), YEAR, panel.since)
+
+
 # Trend ----------------------------------------------------------------------------------------------------------------
 
 
@@ -98,10 +135,31 @@ def high_52_week(panel: Panel) -> Matrix:
     return panel.adjusted_close / rolling.maximum(panel.adjusted_high, YEAR, panel.since)
 
 
+@feature(lookback=YEAR, inputs=("high", "adjustment"))
+def recency_of_high(panel: Panel) -> Matrix:
+    """1 - sessions since the largest adjusted high of 252 (the latest of equal ones) / 251. Bhootra and Hur (2013)."""
+    since_high = rolling.sessions_since_maximum(panel.adjusted_high, YEAR, panel.since, NO_MOVE)
+    return 1.0 - since_high / (YEAR - 1.0)
+
+
+@feature(lookback=14, inputs=("high", "low", "close", "adjustment"))
+def stochastic_14(panel: Panel) -> Matrix:
+    """Place of P_t between the smallest adjusted low and the largest adjusted high of 14, 0 to 1. Lane (1984)."""
+    low = rolling.minimum(panel.adjusted_low, 14, panel.since)
+    width = rolling.maximum(panel.adjusted_high, 14, panel.since) - low
+    return (panel.adjusted_close - low) / np.where(width > NO_MOVE * low, width, np.nan)
+
+
 @feature(lookback=50, inputs=CLOSE)
 def price_to_average_50(panel: Panel) -> Matrix:
     """P_t over the mean of P over 50, less 1. Brock, Lakonishok and LeBaron (1992), "Simple technical trading"."""
     return panel.adjusted_close / rolling.mean(panel.adjusted_close, 50, panel.since) - 1.0
+
+
+@feature(lookback=200, inputs=CLOSE)
+def price_to_average_200(panel: Panel) -> Matrix:
+    """P_t over the mean of P over 200, less 1. Brock, Lakonishok and LeBaron (1992), "Simple technical trading"."""
+    return panel.adjusted_close / rolling.mean(panel.adjusted_close, 200, panel.since) - 1.0
 
 
 @feature(lookback=200, inputs=CLOSE)
@@ -155,6 +213,12 @@ def maximum_daily_return(panel: Panel) -> Matrix:
 
 
 @feature(lookback=MONTH + 1, inputs=CLOSE)
+def five_largest_returns(panel: Panel) -> Matrix:
+    """Mean of the five largest r of 21. Bali, Brown, Murray and Tang (2017), "A lottery-demand-based explanation"."""
+    return rolling.mean_of_largest(panel.daily_return, 5, MONTH, panel.since)
+
+
+@feature(lookback=MONTH + 1, inputs=CLOSE)
 def minimum_daily_return(panel: Panel) -> Matrix:
     """Smallest r of 21. Bali, Cakici and Whitelaw (2011), "Maxing out"."""
     return rolling.minimum(panel.daily_return, MONTH, panel.since)
@@ -172,6 +236,24 @@ def return_kurtosis(panel: Panel) -> Matrix:
     return rolling.excess_kurtosis(panel.daily_return, QUARTER, panel.since, scale=1.0)
 
 
+@feature(lookback=QUARTER + 1, inputs=CLOSE)
+def relative_signed_jump(panel: Panel) -> Matrix:
+    """Sum over 63 of r^2 on days up less that on days down, by their sum. Bollerslev, Li and Zhao (2020), daily."""
+    moves = _flatten_noise(panel.daily_return)
+    signed = rolling.mean(np.sign(moves) * moves * moves, QUARTER, panel.since)
+    return signed / rolling.mean(moves * moves, QUARTER, panel.since)
+
+
+@feature(lookback=QUARTER + 1, inputs=("open", "close", "adjustment"))
+def overnight_variance_share(panel: Panel) -> Matrix:
+    """Variance over 63 of the return from close to open, by that plus that from open to close. French and Roll (1986).
+
+    "Stock return variances: the arrival of information and the reaction of traders".
+    """
+    overnight = _variance(panel.overnight_return, QUARTER, panel.since)
+    return overnight / (overnight + _variance(panel.intraday_return, QUARTER, panel.since))
+
+
 @feature(lookback=MONTH, inputs=("high", "low"))
 def parkinson_volatility(panel: Panel) -> Matrix:
     """Root of the mean over 21 of ln(H / L)^2 / (4 ln 2). Parkinson (1980), "The extreme value method"."""
@@ -186,6 +268,27 @@ def garman_klass_volatility(panel: Panel) -> Matrix:
     move = rolling.logarithm(panel.close / panel.open)
     variance = 0.5 * spread * spread - (2.0 * math.log(2.0) - 1.0) * move * move
     return np.sqrt(np.maximum(rolling.mean(variance, MONTH, panel.since), 0.0))
+
+
+@feature(lookback=MONTH, inputs=("open", "high", "low", "close"))
+def rogers_satchell_volatility(panel: Panel) -> Matrix:
+    """Root of the mean over 21 of ln(H / C) ln(H / O) + ln(L / C) ln(L / O). Rogers and Satchell (1991)."""
+    return np.sqrt(np.maximum(rolling.mean(_rogers_satchell(panel), MONTH, panel.since), 0.0))
+
+
+@feature(lookback=MONTH + 1, inputs=("open", "high", "low", "close", "adjustment"))
+def yang_zhang_volatility(panel: Panel) -> Matrix:
+    """Root of Var(o) + k Var(c) + (1 - k) x the square of `rogers_satchell_volatility`. Yang and Zhang (2000), eq. 10.
+
+    Over n = 21: o = ln of the adjusted open by the adjusted close before, c = ln(C / O), and
+    k = 0.34 / (1.34 + (n + 1) / (n - 1)).
+    """
+    k = 0.34 / (1.34 + (MONTH + 1.0) / (MONTH - 1.0))
+    overnight = rolling.logarithm(panel.adjusted_open / rolling.lag(panel.adjusted_close, 1))
+    intraday = rolling.logarithm(panel.close / panel.open)
+    ranged = np.maximum(rolling.mean(_rogers_satchell(panel), MONTH, panel.since), 0.0)
+    moved = _variance(overnight, MONTH, panel.since) + k * _variance(intraday, MONTH, panel.since)
+    return np.sqrt(moved + (1.0 - k) * ranged)
 
 
 # Liquidity ------------------------------------------------------------------------------------------------------------
@@ -251,6 +354,30 @@ def bid_ask_spread(panel: Panel) -> Matrix:
     return rolling.mean(_two_day_spread(high, low, close), MONTH, panel.since)
 
 
+@feature(lookback=MONTH + 1, inputs=("high", "low", "close", "adjustment"))
+def close_high_low_spread(panel: Panel) -> Matrix:
+    """Root of 4 x the mean over 21 of (c - m)(c - m'), or 0 if negative. Abdi and Ranaldo (2017), eq. 10.
+
+    c is ln of the adjusted close of the day before, m and m' the middle of ln H and ln L, adjusted, of that day and of
+    the next.
+    """
+    middle = 0.5 * rolling.logarithm(panel.adjusted_high * panel.adjusted_low)
+    close = rolling.lag(rolling.logarithm(panel.adjusted_close), 1)
+    bounce = (close - rolling.lag(middle, 1)) * (close - middle)
+    return _root_above_noise(4.0 * rolling.mean(bounce, MONTH, panel.since))
+
+
+@feature(lookback=QUARTER + 2, inputs=CLOSE)
+def roll_spread(panel: Panel) -> Matrix:
+    """2 x the root of minus the covariance of r_t and r_{t-1} over 63, or 0 if that is positive. Roll (1984)."""
+    today, before = panel.daily_return, rolling.lag(panel.daily_return, 1)
+    both = np.where(np.isnan(today) | np.isnan(before), np.nan, 0.0)
+    of_both, of_today, of_before = (
+        rolling.mean(each + both, QUARTER, panel.since) for each in (today * before, today, before)
+    )
+    return _root_above_noise(4.0 * (of_today * of_before - of_both))
+
+
 @feature(lookback=1, inputs=("close",), scale_invariant=False, price_level=True)
 def price_level(panel: Panel) -> Matrix:
     """ln of C, in currency as traded. Miller and Scholes (1982), "Dividends and taxes"."""
@@ -263,12 +390,19 @@ FEATURES: tuple[Feature, ...] = (
     momentum_6_1,
     momentum_12_1,
     momentum_12_7,
+    momentum_change,
+    return_seasonality,
     information_discreteness,
     overnight_momentum,
     intraday_momentum,
     return_autocorrelation,
+    variance_ratio,
+    dividend_yield,
     high_52_week,
+    recency_of_high,
+    stochastic_14,
     price_to_average_50,
+    price_to_average_200,
     moving_average_distance,
     relative_strength_14,
     volatility_1m,
@@ -276,11 +410,16 @@ FEATURES: tuple[Feature, ...] = (
     volatility_12m,
     downside_volatility,
     maximum_daily_return,
+    five_largest_returns,
     minimum_daily_return,
     return_skewness,
     return_kurtosis,
+    relative_signed_jump,
+    overnight_variance_share,
     parkinson_volatility,
     garman_klass_volatility,
+    rogers_satchell_volatility,
+    yang_zhang_volatility,
     illiquidity,
     dollar_volume,
     volume_variability,
@@ -289,6 +428,8 @@ FEATURES: tuple[Feature, ...] = (
     return_volume_correlation,
     zero_return_days,
     bid_ask_spread,
+    close_high_low_spread,
+    roll_spread,
     price_level,
 )
 """The set, in the order of its columns."""
@@ -302,6 +443,24 @@ def _past_return(panel: Panel, from_ago: int, to_ago: int) -> Matrix:
 def _flatten_noise(returns: Matrix) -> Matrix:
     """Returns within a billionth of zero as exactly zero; NaN stays."""
     return np.where(np.abs(returns) <= NO_MOVE, 0.0, returns)
+
+
+def _variance(values: Matrix, window: int, since: int) -> Matrix:
+    """The sample variance of returns over the window; 0 where it is nothing but rounding."""
+    deviation = rolling.standard_deviation(values, window, since, scale=1.0)
+    still = np.isnan(deviation) & ~np.isnan(rolling.mean(values, window, since))
+    return np.where(still, 0.0, deviation * deviation)
+
+
+def _rogers_satchell(panel: Panel) -> Matrix:
+    """Each session's part of the variance; never negative but for rounding."""
+    above = rolling.logarithm(panel.high / panel.close) * rolling.logarithm(panel.high / panel.open)
+    return above + rolling.logarithm(panel.low / panel.close) * rolling.logarithm(panel.low / panel.open)
+
+
+def _root_above_noise(squares: Matrix) -> Matrix:
+    """The root of squared returns; 0 where they are negative or nothing but rounding, NaN where they are."""
+    return np.sqrt(np.where(squares <= rolling.VARIANCE_FLOOR, 0.0, squares))
 
 
 @njit(cache=True, nogil=True)

@@ -5,17 +5,21 @@ indices do; nothing is ever cumulated backward from the last row, so that no pri
 Which sessions a panel must hold is decided in `computation`; windows over its rows are in `rolling`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research.features.fundamentals import Fundamentals
 from stockpicker_dagster.research.features.rolling import Matrix, lag
+
+T = TypeVar("T")
 
 PANEL_COLUMNS = ("open", "high", "low", "close", "volume", "split_ratio", "adjustment")
 """The columns of the price contract that features may depend on."""
@@ -42,13 +46,21 @@ class Panel:
     split_ratio: Matrix
     adjustment: Matrix
     since: int = 0
+    fundamentals: Fundamentals | None = None
+    _made: dict[Callable[["Panel"], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_prices(
-        cls, prices: pl.DataFrame, sessions: Sequence[date], symbols: Sequence[str], since: int = 0
+        cls,
+        prices: pl.DataFrame,
+        sessions: Sequence[date],
+        symbols: Sequence[str],
+        since: int = 0,
+        statements: pl.DataFrame | None = None,
     ) -> "Panel":
         """The rows of `prices` on `sessions` (ascending) for `symbols`, all others left out, in any order.
 
+        `statements`, if given, are those in force on the sessions from row `since` on (see `Fundamentals`).
         Raises `InvalidInput` if a column is missing or a (symbol, date) pair is there twice.
         """
         missing = [column for column in ("symbol", "date", *PANEL_COLUMNS) if column not in prices.columns]
@@ -70,12 +82,19 @@ class Panel:
         matrices = {column: _scatter(placed[column], where, shape) for column in PANEL_COLUMNS}
         for event in ("split_ratio", "adjustment"):
             matrices[event] = np.where(np.isnan(matrices[event]), 1.0, matrices[event])
-        return cls(tuple(sessions), tuple(symbols), present, since=since, **matrices)
+        fundamentals = None if statements is None else Fundamentals.from_statements(statements, sessions, symbols)
+        return cls(tuple(sessions), tuple(symbols), present, since=since, fundamentals=fundamentals, **matrices)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(sessions, symbols)"""
         return len(self.sessions), len(self.symbols)
+
+    def once(self, make: Callable[["Panel"], T]) -> T:
+        """What `make` says of this panel, worked out once however many features ask for it."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(T, self._made[make])
 
     @cached_property
     def total_return_factor(self) -> Matrix:

@@ -57,6 +57,23 @@ def minimum(values: Matrix, window: int, since: int = 0) -> Matrix:
     return -maximum(-values, window, since)
 
 
+def sessions_since_maximum(values: Matrix, window: int, since: int = 0, tolerance: float = 0.0) -> Matrix:
+    """How many sessions ago the largest value of the window was, the latest of those within `tolerance` of it.
+
+    `tolerance` is a part of the largest value, which is positive; NaN where too little of the window is observed.
+    """
+    largest = maximum(values, window, since)
+    return _sessions_since(np.ascontiguousarray(values), largest * (1.0 - tolerance), window, since)
+
+
+def mean_of_largest(values: Matrix, count: int, window: int, since: int = 0) -> Matrix:
+    """The mean of the `count` largest values of the window; NaN where too little of it is observed.
+
+    `count` is at most what has to be observed of the window.
+    """
+    return _mean_of_largest(np.ascontiguousarray(values), count, window, observations_needed(window), since)
+
+
 def standard_deviation(values: Matrix, window: int, since: int = 0, scale: float = 0.0) -> Matrix:
     """The sample standard deviation (n - 1) of the window.
 
@@ -150,6 +167,45 @@ def _maximum(values: Matrix, window: int, needed: int, since: int) -> Matrix:
         for column in range(columns):
             if count[column] >= needed:
                 result[row, column] = largest[column]
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _sessions_since(values: Matrix, bounds: Matrix, window: int, since: int) -> Matrix:
+    """How many sessions ago a value of the window last reached the bound of its row."""
+    rows, columns = values.shape
+    result = np.full((rows, columns), np.nan)
+    for row in range(since, rows):
+        for past in range(max(0, row - window + 1), row + 1):
+            for column in range(columns):
+                if values[past, column] >= bounds[row, column]:
+                    result[row, column] = row - past
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _mean_of_largest(values: Matrix, count: int, window: int, needed: int, since: int) -> Matrix:
+    rows, columns = values.shape
+    result = np.full((rows, columns), np.nan)
+    largest = np.empty(count)
+    for row in range(since, rows):
+        for column in range(columns):
+            largest[:] = -np.inf
+            observed = 0
+            for past in range(max(0, row - window + 1), row + 1):
+                value = values[past, column]
+                if value != value:
+                    continue
+                observed += 1
+                place = count - 1
+                if value <= largest[place]:
+                    continue
+                while place > 0 and largest[place - 1] < value:
+                    largest[place] = largest[place - 1]
+                    place -= 1
+                largest[place] = value
+            if observed >= needed:
+                result[row, column] = largest.sum() / count
     return result
 
 

@@ -16,6 +16,7 @@ from stockpicker_dagster.research.features import (
     feature_set,
     first_needed,
 )
+from stockpicker_dagster.research.features.computation import compute_by_year
 from stockpicker_dagster_tests.research.price_frames import CALENDAR, START, random_market, same_bytes, sessions
 
 FACTORS = feature_set("factors")
@@ -128,3 +129,56 @@ def test_no_days_and_empty_days_give_empty_frames_of_the_same_schema(in_one_rang
     assert nothing.is_empty()
     assert no_rows.is_empty()
     assert nothing.schema == no_rows.schema == in_one_range.schema
+
+
+EVERY_SET = pytest.mark.parametrize("features", [FACTORS, feature_set("alpha158")], ids=["factors", "alpha158"])
+
+
+@EVERY_SET
+def test_a_longer_history_changes_nothing_once_the_anchor_is_reached(features: FeatureSet) -> None:
+    for day in (RANGE[0], RANGE[-1]):
+        needed = first_needed([day], features.lookback, CALENDAR, START)
+        assert DAYS[0] <= needed < day
+        shorter = compute(features, PRICES.filter(pl.col("date") >= needed), [day], CALENDAR, START)
+        assert same_bytes(shorter, compute(features, PRICES, [day], CALENDAR, START))
+
+
+@EVERY_SET
+def test_a_year_at_a_time_gives_what_the_range_gives(features: FeatureSet) -> None:
+    pieces = list(compute_by_year(features, PRICES.lazy(), RANGE, CALENDAR, START))
+    assert [days for days, _ in pieces] == [[day for day in RANGE if day.year == year] for year in (2019, 2020)]
+    whole = compute(features, PRICES, RANGE, CALENDAR, START)
+    assert same_bytes(pl.concat(table for _, table in pieces), whole)
+
+
+def test_days_of_one_anchor_that_are_worked_on_apart_give_what_each_gives_alone() -> None:
+    """More days than are computed at a time."""
+    features = feature_set("alpha158")
+    days = DAYS[70:330]
+    whole = compute(features, PRICES, days, CALENDAR, START)
+    for day in (days[0], days[125], days[126], days[-1]):
+        alone = compute(features, PRICES, [day], CALENDAR, START)
+        assert same_bytes(alone, whole.filter(pl.col("date") == day))
+
+
+def test_a_formula_may_say_only_what_is_wanted() -> None:
+    @feature(lookback=1, inputs=["close"])
+    def wanted_alone(panel: Panel) -> np.ndarray:
+        """C_t, of the sessions wanted."""
+        return panel.close[panel.since :].astype(np.float32)
+
+    found = compute(FeatureSet.of("mine", [wanted_alone]), PRICES, RANGE[:3], CALENDAR, START)
+    prices = PRICES.filter(pl.col("date").is_in(RANGE[:3])).sort("date", "symbol")
+    assert found["wanted_alone"].equals(prices["close"].cast(pl.Float32).alias("wanted_alone"), check_names=False)
+
+
+def test_what_float32_cannot_hold_is_null() -> None:
+    @feature(lookback=1, inputs=["close"])
+    def endless(panel: Panel) -> np.ndarray:
+        """C_t x 10^300 in every other column, undefined in the first."""
+        values = panel.close * np.where(np.arange(panel.shape[1]) % 2, 1e300, 1.0)
+        values[:, 0] = np.inf
+        return values
+
+    found = compute(FeatureSet.of("mine", [endless]), PRICES, RANGE[:1], CALENDAR, START)
+    assert found["endless"].is_null().to_list() == [number == 0 or number % 2 == 1 for number in range(found.height)]

@@ -69,17 +69,60 @@ def garman_klass(stock: pd.DataFrame) -> pd.Series:
     return np.sqrt(over(daily, 21).mean())
 
 
+def yang_zhang(stock: pd.DataFrame) -> pd.Series:
+    k = 0.34 / (1.34 + 22 / 20)
+    overnight = over(np.log(stock.open * stock.factor / stock.P.shift(1)), 21).var()
+    return np.sqrt(overnight + k * over(np.log(stock.close / stock.open), 21).var() + (1 - k) * rogers_satchell(stock))
+
+
+def rogers_satchell(stock: pd.DataFrame) -> pd.Series:
+    above = np.log(stock.high / stock.close) * np.log(stock.high / stock.open)
+    return over(above + np.log(stock.low / stock.close) * np.log(stock.low / stock.open), 21).mean()
+
+
+def abdi_ranaldo(stock: pd.DataFrame) -> pd.Series:
+    middle = (np.log(stock.high * stock.factor) + np.log(stock.low * stock.factor)) / 2
+    close = np.log(stock.P)
+    bounce = ((close - middle) * (close - middle.shift(-1))).shift(1)
+    return np.sqrt(4 * over(bounce, 21).mean().clip(lower=0))
+
+
+def roll(stock: pd.DataFrame) -> pd.Series:
+    before = stock.r.shift(1)
+    both = stock.r.where(before.notna()), before.where(stock.r.notna())
+    return 2 * np.sqrt((-both[0].rolling(63, min_periods=42).cov(both[1], ddof=0)).clip(lower=0))
+
+
+def signed_jump(stock: pd.DataFrame) -> pd.Series:
+    up, down = (over(side * side, 63).sum() for side in (stock.r.clip(lower=0), stock.r.clip(upper=0)))
+    return (up - down) / (up + down)
+
+
+def sessions_since_largest(window: pd.Series) -> float:
+    return float(np.nanargmax(window.to_numpy()[::-1]))
+
+
 ORACLES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "reversal_1w": lambda s: s.P / s.P.shift(5) - 1,
     "reversal_1m": lambda s: s.P / s.P.shift(21) - 1,
     "momentum_6_1": lambda s: s.P.shift(21) / s.P.shift(126) - 1,
     "momentum_12_1": lambda s: s.P.shift(21) / s.P.shift(252) - 1,
     "momentum_12_7": lambda s: s.P.shift(126) / s.P.shift(252) - 1,
+    "momentum_change": lambda s: s.P / s.P.shift(126) - s.P.shift(126) / s.P.shift(252),
+    "return_seasonality": lambda s: s.P.shift(231) / s.P.shift(252) - 1,
     "information_discreteness": discreteness,
+    "variance_ratio": lambda s: over(np.log(s.P).diff(5), 126).var() / (5 * over(np.log(s.P).diff(), 126).var()),
+    "dividend_yield": lambda s: 252 * over((1 - s.split_ratio / s.adjustment).where(s.close.notna()), 252).mean(),
     "overnight_momentum": lambda s: over(s.open * s.factor / s.P.shift(1) - 1, 21).mean(),
     "intraday_momentum": lambda s: over(s.close / s.open - 1, 21).mean(),
     "return_autocorrelation": lambda s: s.r.rolling(59, min_periods=40).corr(s.r.shift(1)),
     "high_52_week": lambda s: s.P / over(s.high * s.factor, 252).max(),
+    "recency_of_high": lambda s: over(s.high * s.factor, 252).apply(sessions_since_largest) / -251 + 1,
+    "stochastic_14": lambda s: (
+        (s.P - over(s.low * s.factor, 14).min())
+        / (over(s.high * s.factor, 14).max() - over(s.low * s.factor, 14).min())
+    ),
+    "price_to_average_200": lambda s: s.P / over(s.P, 200).mean() - 1,
     "price_to_average_50": lambda s: s.P / over(s.P, 50).mean() - 1,
     "moving_average_distance": lambda s: over(s.P, 21).mean() / over(s.P, 200).mean() - 1,
     "relative_strength_14": lambda s: over(s.r.clip(lower=0), 14).mean() / over(s.r.abs(), 14).mean(),
@@ -88,6 +131,16 @@ ORACLES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "volatility_12m": lambda s: over(s.r, 252).std(),
     "downside_volatility": lambda s: np.sqrt(over(s.r.clip(upper=0) ** 2, 63).mean()),
     "maximum_daily_return": lambda s: over(s.r, 21).max(),
+    "five_largest_returns": lambda s: over(s.r, 21).apply(lambda window: window.nlargest(5).mean()),
+    "relative_signed_jump": signed_jump,
+    "overnight_variance_share": lambda s: (
+        over(s.open * s.factor / s.P.shift(1), 63).var()
+        / (over(s.open * s.factor / s.P.shift(1), 63).var() + over(s.close / s.open, 63).var())
+    ),
+    "rogers_satchell_volatility": lambda s: np.sqrt(rogers_satchell(s)),
+    "yang_zhang_volatility": yang_zhang,
+    "close_high_low_spread": abdi_ranaldo,
+    "roll_spread": roll,
     "minimum_daily_return": lambda s: over(s.r, 21).min(),
     "return_skewness": lambda s: over(s.r, 63).apply(standardized_moment(3)),
     "return_kurtosis": lambda s: over(s.r, 63).apply(standardized_moment(4)) - 3,
@@ -195,6 +248,33 @@ def test_illiquidity_is_the_return_per_million_traded() -> None:
     assert factor_at_end("illiquidity", close=close, volume=2e6 / close) == pytest.approx(0.01 / 2)
 
 
+def test_four_dividends_of_a_percent_yield_four_percent() -> None:
+    paid = np.where(np.isin(np.arange(300), [60, 123, 186, 249]), 0.01, 0.0)
+    close = 50.0 * np.cumprod(1.0 - paid)
+    found = factor_at_end("dividend_yield", close=close, adjustment=1.0 / (1.0 - paid))
+    assert found == pytest.approx(0.04)
+    split = np.where(np.arange(300) == 200, 3.0, 1.0)
+    assert factor_at_end("dividend_yield", close=close, split_ratio=split, adjustment=split / (1.0 - paid)) == found
+
+
+def test_a_random_bounce_is_found_as_the_spread() -> None:
+    # A constant true price, each close at the bid or the ask: over all 2^n paths the covariance is -(spread / 2)^2.
+    spread, mid = 0.01, 40.0
+    sides = np.random.default_rng(3).choice([-0.5, 0.5], (200, 66))
+    prices = mid * (1 + spread * sides)
+    found = [factor_at_end("roll_spread", close=close) for close in prices]
+    assert np.mean(np.square(found)) == pytest.approx(spread**2, rel=0.1)
+
+
+def test_a_walk_has_a_variance_ratio_of_one_and_a_bounce_a_smaller_one() -> None:
+    rng = np.random.default_rng(4)
+    walks = [100 * np.exp(np.cumsum(rng.normal(0, 0.01, 140))) for _ in range(60)]
+    ratios = [factor_at_end("variance_ratio", close=walk) for walk in walks]
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.1)
+    bounce = 100 * np.where(np.arange(140) % 2, 1.01, 1.0)
+    assert factor_at_end("variance_ratio", close=bounce) == pytest.approx(0.2)
+
+
 def test_days_without_volume_are_unobserved_in_illiquidity() -> None:
     close = 10.0 * 1.01 ** np.arange(60)
     volume = np.where(np.arange(60) % 4 == 0, 0.0, 2e6 / close)
@@ -231,7 +311,8 @@ def original(market: pl.DataFrame) -> dict[str, np.ndarray]:
     return evaluate(market)
 
 
-CUT = 350
+CUT = 265
+"""Late enough for the longest look-back before it, early enough for the longest lag after it."""
 
 
 @pytest.fixture(scope="module")
@@ -278,12 +359,15 @@ def test_a_feature_needs_all_of_its_lookback(
     factor: Feature, market: pl.DataFrame, original: dict[str, np.ndarray]
 ) -> None:
     days = range(300, 420)
+    levels = [column for column in ("open", "high", "low", "close", "volume") if column in factor.inputs]
     moved = 0
     for day in days:
         first = pl.when(pl.col("date") == DAYS[day - factor.lookback + 1]).then(1.31).otherwise(1.0)
         panel = Panel.from_prices(
             market.filter(pl.col("symbol") == "S0").with_columns(
-                pl.col(column) * first for column in ("open", "high", "low", "close", "volume")
+                # An event moves the level of all adjusted prices after it, so it counts only where nothing else does.
+                pl.col(column) * first
+                for column in levels or ["adjustment"]
             ),
             DAYS[: day + 1],
             ["S0"],

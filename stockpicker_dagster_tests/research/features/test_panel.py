@@ -74,3 +74,15 @@ def test_a_repeated_row_is_refused_by_name() -> None:
 def test_a_missing_column_is_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match="adjustment"):
         Panel.from_prices(random_market(DAYS, 2).drop("adjustment"), DAYS, ["S0"])
+
+
+def test_what_features_share_is_made_once_for_a_panel() -> None:
+    panel, other = (Panel.from_prices(random_market(DAYS, 2), DAYS, ["S0", "S1"]) for _ in range(2))
+    made: list[Panel] = []
+
+    def shared(panel: Panel) -> int:
+        made.append(panel)
+        return len(made)
+
+    assert [panel.once(shared), panel.once(shared), other.once(shared)] == [1, 1, 2]
+    assert made == [panel, other]

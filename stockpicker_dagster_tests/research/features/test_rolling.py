@@ -39,6 +39,20 @@ def test_mean_and_extremes_agree_with_pandas(values: np.ndarray) -> None:
     np.testing.assert_array_equal(rolling.minimum(values, WINDOW), reference.min())
 
 
+def test_the_latest_of_equal_maxima_counts(values: np.ndarray) -> None:
+    coarse = np.round(values) + 20.0
+    reference = pandas_rolling(coarse).apply(lambda window: np.nanargmax(window[::-1]), raw=True)
+    np.testing.assert_array_equal(rolling.sessions_since_maximum(coarse, WINDOW), reference)
+    nearly = np.array([[1.0], [1.0 - 1e-12], [0.5]])
+    assert rolling.sessions_since_maximum(nearly, 3, tolerance=1e-9)[-1, 0] == 1.0
+    assert rolling.sessions_since_maximum(nearly, 3)[-1, 0] == 2.0
+
+
+def test_the_mean_of_the_largest_agrees_with_pandas(values: np.ndarray) -> None:
+    reference = pandas_rolling(values).apply(lambda window: window.nlargest(4).mean(), raw=False)
+    np.testing.assert_allclose(rolling.mean_of_largest(values, 4, WINDOW), reference, rtol=1e-12)
+
+
 def test_deviation_agrees_with_pandas(values: np.ndarray) -> None:
     np.testing.assert_allclose(rolling.standard_deviation(values, WINDOW), pandas_rolling(values).std(), rtol=1e-10)
 
@@ -98,6 +112,8 @@ FUNCTIONS = {
     "mean": rolling.mean,
     "maximum": rolling.maximum,
     "minimum": rolling.minimum,
+    "sessions_since_maximum": rolling.sessions_since_maximum,
+    "mean_of_largest": lambda values, window, since=0: rolling.mean_of_largest(values, 3, window, since),
     "standard_deviation": rolling.standard_deviation,
     "skewness": rolling.skewness,
     "excess_kurtosis": rolling.excess_kurtosis,
