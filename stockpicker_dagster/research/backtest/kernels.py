@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Columns = NDArray[np.int64]
+Places = NDArray[np.uint32]
+"""Columns again, as small as they are stored a thousand times over."""
+Sides = NDArray[np.int8]
 
 OWN: Final = 0
 """The strategy's own scores."""
@@ -26,25 +29,47 @@ PERMUTED: Final = 1
 FRESH: Final = 2
 """New names drawn at every decision."""
 
+EQUAL: Final = 0
+BY_SCORE: Final = 1
+BY_RANK: Final = 2
+BY_VOLATILITY: Final = 3
+"""How the names of a leg share its weight; see `portfolio.Weighting`."""
+
+DOLLAR: Final = 0
+BETA: Final = 1
+SECTOR: Final = 2
+"""What the legs balance; see `portfolio.Neutrality`."""
+
 DAYS_PER_YEAR: Final = 365.0
 _WHOLE: Final = 1e-9
 """0.29 of 100 names are 29 names, although 0.29 * 100 is a little less in binary."""
 
 
 class Legs(NamedTuple):
-    """How many names each leg holds: `*_fraction` of the scored names if positive, else `*_names`."""
+    """How the book is chosen: a leg holds `*_fraction` of the scored names if positive, else `*_names`."""
 
     long_names: int
     long_fraction: float
     short_names: int
     short_fraction: float
-    by_score: bool
+    weighting: int
+    hold_band: float
+    """A held name stays while it ranks within so many times its leg's size; 1.0 for no band."""
+    sleeves: int
+    """Every decision renews one of so many equal parts of the book."""
+    long_gross: float
+    """What the long leg sums to, as a fraction of equity."""
+    short_gross: float
+    cap: float
+    """The largest weight of one name within a sleeve, infinite for none."""
+    neutral: int
 
 
 class Tape(NamedTuple):
     """What the market did: `(T, N)` unless said otherwise; marks are never NaN from a name's first price on."""
 
-    open_mark: Floats
+    fill_mark: Floats
+    """The price at which trades are filled, and the book is valued before them."""
     close_mark: Floats
     tradable: Flags
     dividend: Floats
@@ -57,26 +82,46 @@ class Tape(NamedTuple):
     """(T,) whether any name is delisted."""
     calendar_days: Floats
     """(T,) days since the session before, 0 on the first."""
+    impact: Floats
+    """Trading a notional of x costs `impact` * x ** 1.5; (0, 0) without impact."""
+    borrow_rate: Floats
+    """What borrowing costs from the close on, per year; (0, 0) where all names cost the same."""
+    traded_before: bool
+    """Whether the close before the first session was a decision."""
 
 
 class Ranking(NamedTuple):
     """The score panel, sorted: on session t the columns `columns[t, :scored[t]]`, highest score first."""
 
-    columns: Columns
+    columns: Places
     scores: Floats
     scored: Columns
     """(T,) how many names are scored."""
     is_scored: Flags
     decision: Flags
     """(T,) whether the close of t is a decision."""
-    appearance: Columns
-    """(N,) the place of each column in the order of first being scored."""
     column_of: Columns
-    """(N,) the inverse of `appearance`."""
+    """(N,) the columns in the order of first being scored."""
     appeared: Columns
     """(T,) how many names have been scored on t or before."""
     day_number: Columns
     """(T,) the date as days since 1970, the counter of fresh draws."""
+    peers: Columns
+    """(N,) the columns grouped by the sector of their first day, in the order of first being scored."""
+    peer_base: Columns
+    """(N,) where the sector of each newcomer begins in `peers`."""
+    peers_before: Columns
+    """(N,) how many of its sector came before each newcomer."""
+
+
+class Traits(NamedTuple):
+    """What is known of each stock after each close, `(T, N)`; (0, 0) where the rules do not ask for it."""
+
+    volatility: Floats
+    beta: Floats
+    sector: Columns
+    """From 0 on."""
+    sectors: int
 
 
 class Terms(NamedTuple):
@@ -84,9 +129,32 @@ class Terms(NamedTuple):
 
     capital: float
     commission: float
+    commission_per_share: float
     half_spread: float
     borrow: float
     cash_interest: float
+    short_interest: float
+
+
+class Books(NamedTuple):
+    """The state of B books after a close, changed in place."""
+
+    cash: Floats
+    equity: Floats
+    short_value: Floats
+    borrow_fee: Floats
+    """Per year."""
+    gone: Flags
+    shares: Floats
+    """(B, N)"""
+    held: Columns
+    held_columns: Places
+    """(B, N) the names held, in the order of purchase; only the first `held` count."""
+    targets: Columns
+    """(B, sleeves)"""
+    target_columns: Places
+    """(B, sleeves, N) the last decision of each sleeve; only the first `targets` count."""
+    target_weights: Floats
 
 
 class Records(NamedTuple):
@@ -96,18 +164,23 @@ class Records(NamedTuple):
     gross_return: Floats
     turnover: Floats
     ruined: Columns
-    """(books,) the session on which equity was gone, -1 if it never was."""
+    """(books,) the session on which equity was gone, -1 if it never was, -2 if it was before the first."""
 
 
 class Ledger(NamedTuple):
     """What is kept of the strategy's own book besides its returns, `(T,)` each; empty arrays for random books."""
 
     equity: Floats
+    cash: Floats
     overnight: Floats
     commission: Floats
     spread: Floats
+    impact: Floats
     borrow: Floats
     interest: Floats
+    dividends: Floats
+    delistings: Floats
+    bought: Floats
     shares: Floats
     """(T, N) held after the close."""
 
@@ -120,18 +193,40 @@ class Day(NamedTuple):
     equity: float
     short_value: float
     """Of the short positions, positive."""
+    borrow_fee: float
+    """What they cost per year from this close on."""
     traded: float
     """Notional bought and sold, not netted."""
     at_open: float
-    """Equity at the open, dividends booked, before the night's fees."""
+    """Equity at the prices of the fill, dividends booked, before the night's fees."""
+    commission: float
+    impact: float
     borrow: float
     interest: float
+    dividends: float
+    delistings: float
+    bought: float
+    """Notional bought less notional sold."""
+
+
+class Scratch(NamedTuple):
+    """Working space of one block of books, `(N,)` each; `target` and `sides` are all zero between uses."""
+
+    target: Floats
+    sides: Sides
+    columns: Places
+    scores: Floats
+    group: Places
+    group_scores: Floats
+    places: Columns
+    goal_columns: Places
+    goal_weights: Floats
 
 
 # ---- the legs -------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def leg_sizes(scored: int, legs: Legs) -> tuple[int, int]:
     """How many names the long and the short leg hold of `scored` names; see `portfolio.target_weights`."""
     longs = _wanted(scored, legs.long_names, legs.long_fraction)
@@ -152,59 +247,186 @@ def leg_sizes(scored: int, legs: Legs) -> tuple[int, int]:
     return shrunk_longs, shrunk_shorts
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _wanted(scored: int, names: int, fraction: float) -> int:
     if fraction > 0.0:
         return min(scored, max(1, int(np.floor(fraction * scored + _WHOLE))))
     return names
 
 
-@numba.njit(cache=True, nogil=True)
-def fill_weights(ranked: Floats, scored: int, longs: int, shorts: int, by_score: bool, weights: Floats) -> None:
-    """Write the weights of `scored` names ranked from the highest score down into `weights[:scored]`."""
-    for place in range(scored):
-        weights[place] = 0.0
-    _fill_leg(ranked, scored, 0, longs, 1.0, by_score, weights)
-    _fill_leg(ranked, scored, scored - shorts, scored, -1.0, by_score, weights)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _select(
+    ranked: Places, scored: int, names: int, band: int, side: int, sides: Sides, columns: Places, places: Columns
+) -> None:
+    """Choose a leg of `names`: held names that rank within `band`, then the best of the others; in order of rank.
+
+    `side` is 1 to choose from the top and -1 from the bottom; `sides` says which leg each column was in.
+    """
+    kept = 0
+    if band > names:
+        for step in range(band):
+            kept += sides[ranked[step if side > 0 else scored - 1 - step]] == side
+        kept = min(kept, names)
+    new, taken, step = names - kept, 0, 0
+    while taken < names:
+        place = step if side > 0 else scored - 1 - step
+        column = ranked[place]
+        stays = kept > 0 and sides[column] == side
+        if stays or new > 0:
+            kept, new = (kept - 1, new) if stays else (kept, new - 1)
+            goes_to = taken if side > 0 else names - 1 - taken
+            columns[goes_to], places[goes_to] = column, place
+            taken += 1
+        step += 1
 
 
-@numba.njit(cache=True, nogil=True)
-def _fill_leg(ranked: Floats, scored: int, first: int, last: int, side: float, by_score: bool, weights: Floats) -> None:
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _share_out(
+    t: int,
+    legs: Legs,
+    traits: Traits,
+    scores: Floats,
+    scored: int,
+    names: int,
+    columns: Places,
+    places: Columns,
+    weights: Floats,
+) -> None:
+    """Write what each name of a leg takes of it into `weights[:names]`, positive and summing to 1."""
     total = 0.0
-    if by_score and last > first:
-        median = 0.5 * ranked[(scored - 1) // 2] + 0.5 * ranked[scored // 2]
-        for place in range(first, last):
-            weights[place] = abs(ranked[place] - median)
-            total += weights[place]
+    if names > 0 and legs.weighting != EQUAL:
+        if legs.weighting == BY_SCORE:
+            middle = 0.5 * scores[(scored - 1) // 2] + 0.5 * scores[scored // 2]
+            for slot in range(names):
+                weights[slot] = abs(scores[places[slot]] - middle)
+        elif legs.weighting == BY_RANK:
+            for slot in range(names):
+                weights[slot] = abs(places[slot] - 0.5 * (scored - 1))
+        else:
+            _inverse_volatility(traits.volatility[t], names, columns, weights)
+        for slot in range(names):
+            total += weights[slot]
     # A leg whose scores all equal the median has no proportions to follow.
-    proportional = total > 0.0 and np.isfinite(total)
-    for place in range(first, last):
-        weights[place] = side * (weights[place] / total if proportional else 1.0 / (last - first))
+    if total > 0.0 and np.isfinite(total):
+        for slot in range(names):
+            weights[slot] = weights[slot] / total
+    elif names > 0:
+        weights[:names] = 1.0 / names
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _inverse_volatility(volatility: Floats, names: int, columns: Places, weights: Floats) -> None:
+    """A name without a known volatility counts as the most volatile one that is known."""
+    smallest = np.inf
+    for slot in range(names):
+        weights[slot] = 1.0 / volatility[columns[slot]] if volatility[columns[slot]] > 0.0 else np.nan
+        if weights[slot] < smallest:
+            smallest = weights[slot]
+    for slot in range(names):
+        if np.isnan(weights[slot]):
+            weights[slot] = smallest if np.isfinite(smallest) else 0.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _scale(weights: Floats, names: int, gross: float, side: float, cap: float) -> None:
+    """Give a leg that sums to 1 its gross weight and its sign, no name more than `cap`.
+
+    What a capped name loses goes to the others in proportion; if all of them are capped the leg is smaller.
+    """
+    for slot in range(names):
+        weights[slot] = side * (weights[slot] * gross)
+    if cap < np.inf:
+        _cap(weights, names, cap)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _cap(weights: Floats, names: int, cap: float) -> None:
+    for _ in range(names):
+        excess, free = 0.0, 0.0
+        for slot in range(names):
+            size = abs(weights[slot])
+            if size > cap:
+                excess += size - cap
+                weights[slot] = cap if weights[slot] > 0.0 else -cap
+            elif size < cap:
+                free += size
+        if excess <= 0.0 or free <= 0.0:
+            return
+        for slot in range(names):
+            if abs(weights[slot]) < cap:
+                weights[slot] += excess * weights[slot] / free
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _leg_beta(beta: Floats, names: int, columns: Places, weights: Floats) -> float:
+    """An unknown beta counts as 1, that of the market."""
+    total = 0.0
+    for slot in range(names):
+        known = beta[columns[slot]]
+        total += weights[slot] * (1.0 if np.isnan(known) else known)
+    return total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _finish_legs(
+    t: int,
+    legs: Legs,
+    traits: Traits,
+    scores: Floats,
+    scored: int,
+    longs: int,
+    shorts: int,
+    part: float,
+    columns: Places,
+    places: Columns,
+    weights: Floats,
+) -> int:
+    """Weight the names in `columns`, `longs` and then `shorts`, chosen from `scored` names; return how many there are.
+
+    `part` is what this group of stocks has of the book.
+    """
+    both = longs + shorts
+    _share_out(t, legs, traits, scores, scored, longs, columns, places, weights)
+    _share_out(t, legs, traits, scores, scored, shorts, columns[longs:], places[longs:], weights[longs:])
+    long_gross, short_gross = legs.long_gross * part, legs.short_gross * part
+    if legs.neutral == BETA:
+        long_beta = _leg_beta(traits.beta[t], longs, columns, weights)
+        short_beta = _leg_beta(traits.beta[t], shorts, columns[longs:], weights[longs:])
+        if long_beta > 0.0 and short_beta > 0.0:
+            gross = long_gross + short_gross
+            long_gross = gross * short_beta / (long_beta + short_beta)
+            short_gross = gross * long_beta / (long_beta + short_beta)
+    _scale(weights, longs, long_gross, 1.0, legs.cap)
+    _scale(weights[longs:], shorts, short_gross, -1.0, legs.cap)
+    return both
 
 
 # ---- what is shared by all books ------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
-def marks(opens: Floats, closes: Floats, adjustment: Floats) -> tuple[Floats, Floats]:
-    """The price at which each name is marked at the open and at the close: its own, or the last one known.
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def marks(
+    opens: Floats, closes: Floats, fills: Floats, adjustment: Floats, last_price: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """The price at which each name is marked at the fill and at the close: its own, or the last one known.
 
     A stale price is carried over a split or a dividend by the day's adjustment, so that neither makes a profit.
+    `last_price` is the last one before the first session; that of the last session is returned third.
     """
     sessions, names = opens.shape
-    open_mark, close_mark = np.empty((sessions, names)), np.empty((sessions, names))
-    last = np.full(names, np.nan)
+    fill_mark, close_mark = np.empty((sessions, names)), np.empty((sessions, names))
+    last = last_price.copy()
     for t in range(sessions):
         for c in range(names):
-            carried = last[c] / adjustment[t, c]
-            open_mark[t, c] = carried if np.isnan(opens[t, c]) else opens[t, c]
-            close_mark[t, c] = open_mark[t, c] if np.isnan(closes[t, c]) else closes[t, c]
+            stale = last[c] / adjustment[t, c] if np.isnan(opens[t, c]) else opens[t, c]
+            fill_mark[t, c] = stale if np.isnan(fills[t, c]) else fills[t, c]
+            close_mark[t, c] = stale if np.isnan(closes[t, c]) else closes[t, c]
             last[c] = close_mark[t, c]
-    return open_mark, close_mark
+    return fill_mark, close_mark, last
 
 
-@numba.njit(cache=True, nogil=True)
-def rank(scores: Floats, by_name: Columns, columns: Columns, ranked: Floats, scored: Columns) -> None:
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def rank(scores: Floats, by_name: Columns, columns: Places, ranked: Floats, scored: Columns) -> None:
     """Sort each session's scored names from the highest score down, equal scores in the order `by_name`."""
     sessions, names = scores.shape
     present = np.empty(names, dtype=np.int64)
@@ -226,7 +448,7 @@ def rank(scores: Floats, by_name: Columns, columns: Columns, ranked: Floats, sco
 # ---- random numbers by counter --------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def splitmix64(state: np.uint64) -> np.uint64:
     """The finalizer of SplitMix64 (Steele, Lea and Flood 2014) on `state` plus the golden gamma."""
     z = state + np.uint64(0x9E3779B97F4A7C15)
@@ -235,140 +457,339 @@ def splitmix64(state: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def draw(key: np.uint64, counter: int, below: int) -> int:
     """An integer in [0, `below`), uniform up to a bias of `below` / 2**64, fixed by `key` and `counter` alone."""
     return int(splitmix64(key ^ splitmix64(np.uint64(counter))) % np.uint64(below))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def book_key(seed: int, book: int) -> np.uint64:
     """The key of one book's draws, whatever the number of books."""
     return splitmix64(splitmix64(np.uint64(seed)) ^ np.uint64(book))
 
 
-@numba.njit(cache=True, nogil=True)
-def grow_permutation(destination: Columns, known: int, now: int, key: np.uint64) -> None:
-    """Extend a permutation of `known` identities to `now` ones, in place (Fisher and Yates, inside out).
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def grow_permutation(image: Places, known: int, now: int, key: np.uint64, ranking: Ranking) -> None:
+    """Extend a permutation of the first `known` stocks scored to the first `now`, in place.
 
-    Uniform over the permutations of every size on the way, and each newcomer moves at most one older identity.
+    By Fisher and Yates, inside out: uniform over the permutations of every size on the way, within a sector where there
+    are several, and each newcomer moves at most one older stock. `image` holds the column that each column's score
+    goes to.
     """
     for newcomer in range(known, now):
-        swapped = draw(key, newcomer, newcomer + 1)
-        destination[newcomer] = destination[swapped] if swapped < newcomer else newcomer
-        destination[swapped] = newcomer
+        column, older = ranking.column_of[newcomer], ranking.peers_before[newcomer]
+        swapped = draw(key, newcomer, older + 1)
+        other = ranking.peers[ranking.peer_base[newcomer] + swapped]
+        image[column] = image[other] if swapped < older else column
+        image[other] = column
+
+
+# ---- one book, one decision -----------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _decide(
+    t: int,
+    mode: int,
+    ranking: Ranking,
+    traits: Traits,
+    legs: Legs,
+    image: Places,
+    key: np.uint64,
+    scratch: Scratch,
+    columns: Places,
+    weights: Floats,
+) -> int:
+    """Write one sleeve's target after the close of t over its last one, names with a weight only; return how many."""
+    if _ends_suffice(t, mode, ranking, legs):
+        scored, longs, shorts = _ends(t, ranking, legs, image, columns)
+        if scored >= 0:
+            return _finish_legs(
+                t, legs, traits, scratch.scores, scored, longs, shorts, 1.0, columns, scratch.places, weights
+            )
+    scored = 0
+    for place in range(ranking.scored[t]):
+        column = ranking.columns[t, place]
+        if mode == PERMUTED:
+            column = image[column]
+            if not ranking.is_scored[t, column]:
+                continue
+        scratch.columns[scored] = column
+        scratch.scores[scored] = ranking.scores[t, place]
+        scored += 1
+    if legs.neutral == SECTOR:
+        return _decide_by_sector(t, mode, ranking, traits, legs, key, scored, scratch, columns, weights)
+    longs, shorts = leg_sizes(scored, legs)
+    return _decide_group(
+        t, mode, ranking, traits, legs, key, scratch.columns, scratch.scores, scored, longs, shorts, 1.0, 0,
+        scratch, columns, weights,
+    )  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _ends_suffice(t: int, mode: int, ranking: Ranking, legs: Legs) -> bool:
+    """Whether the two ends of a permuted ranking are all that the target depends on."""
+    plain = legs.hold_band == 1.0 and (legs.weighting == EQUAL or legs.weighting == BY_VOLATILITY)
+    return mode == PERMUTED and plain and legs.neutral != SECTOR
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _ends(t: int, ranking: Ranking, legs: Legs, image: Places, columns: Places) -> tuple[int, int, int]:
+    """Walk a permuted ranking from its two ends inwards until both legs are full.
+
+    Returns how many names are scored (where that is not known: how many have been seen) and both sizes; -1 scored if
+    the number has to be known and is not.
+    """
+    listed = ranking.scored[t]
+    if listed == ranking.appeared[t]:
+        # Every stock ever scored is scored today, and so is every image of one.
+        longs, shorts = leg_sizes(listed, legs)
+        for place in range(longs):
+            columns[place] = image[ranking.columns[t, place]]
+        for place in range(shorts):
+            columns[longs + place] = image[ranking.columns[t, listed - shorts + place]]
+        return listed, longs, shorts
+    if legs.long_fraction > 0.0 or legs.short_fraction > 0.0:
+        return -1, 0, 0
+    longs, shorts = legs.long_names, legs.short_names
+    if longs + shorts > listed:
+        return -1, 0, 0
+    first, last, chosen = 0, listed - 1, 0
+    while chosen < longs and first <= last:
+        column = image[ranking.columns[t, first]]
+        first += 1
+        if ranking.is_scored[t, column]:
+            columns[chosen] = column
+            chosen += 1
+    while chosen < longs + shorts and first <= last:
+        column = image[ranking.columns[t, last]]
+        last -= 1
+        if ranking.is_scored[t, column]:
+            columns[2 * longs + shorts - 1 - chosen] = column
+            chosen += 1
+    return (chosen, longs, shorts) if chosen == longs + shorts else (-1, 0, 0)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _decide_group(
+    t: int,
+    mode: int,
+    ranking: Ranking,
+    traits: Traits,
+    legs: Legs,
+    key: np.uint64,
+    ranked: Places,
+    scores: Floats,
+    scored: int,
+    longs: int,
+    shorts: int,
+    part: float,
+    counter: int,
+    scratch: Scratch,
+    columns: Places,
+    weights: Floats,
+) -> int:
+    """Choose and weight both legs from one group of ranked names."""
+    places = scratch.places
+    if mode == FRESH:
+        _draw_names(t, ranking, key, ranked, scored, longs + shorts, counter)
+        for slot in range(longs + shorts):
+            columns[slot], places[slot] = ranked[slot], slot
+    else:
+        long_band = min(scored - shorts, int(np.floor(longs * legs.hold_band + _WHOLE)))
+        short_band = min(scored - longs, int(np.floor(shorts * legs.hold_band + _WHOLE)))
+        _select(ranked, scored, longs, long_band, 1, scratch.sides, columns, places)
+        _select(ranked, scored, shorts, short_band, -1, scratch.sides, columns[longs:], places[longs:])
+    return _finish_legs(t, legs, traits, scores, scored, longs, shorts, part, columns, places, weights)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _decide_by_sector(
+    t: int,
+    mode: int,
+    ranking: Ranking,
+    traits: Traits,
+    legs: Legs,
+    key: np.uint64,
+    scored: int,
+    scratch: Scratch,
+    columns: Places,
+    weights: Floats,
+) -> int:
+    """Both legs within each sector, as many names and as much weight as the sector has of the scored names.
+
+    A sector too small for a name on either side is left out, and the others share its part.
+    """
+    if scored == 0:
+        return 0
+    longs, shorts = leg_sizes(scored, legs)
+    sizes = np.zeros((3, traits.sectors), dtype=np.int64)
+    for place in range(scored):
+        sizes[0, traits.sector[t, scratch.columns[place]]] += 1
+    below, balanced = 0, 0
+    for sector in range(traits.sectors):
+        members = sizes[0, sector]
+        sector_longs = (below + members) * longs // scored - below * longs // scored
+        sector_shorts = (below + members) * shorts // scored - below * shorts // scored
+        sector_shorts = min(sector_shorts, members - sector_longs)
+        below += members
+        if sector_longs > 0 and sector_shorts > 0:
+            sizes[1, sector], sizes[2, sector] = sector_longs, sector_shorts
+            balanced += members
+    chosen, before = 0, 0
+    for sector in range(traits.sectors):
+        if sizes[1, sector] > 0:
+            count = 0
+            for place in range(scored):
+                if traits.sector[t, scratch.columns[place]] == sector:
+                    scratch.group[count] = scratch.columns[place]
+                    scratch.group_scores[count] = scratch.scores[place]
+                    count += 1
+            chosen += _decide_group(
+                t, mode, ranking, traits, legs, key, scratch.group, scratch.group_scores, count, sizes[1, sector],
+                sizes[2, sector], count / balanced, before, scratch, columns[chosen:], weights[chosen:],
+            )  # fmt: skip
+        before += sizes[0, sector]
+    return chosen
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _draw_names(
+    t: int, ranking: Ranking, key: np.uint64, names: Places, scored: int, wanted: int, counter: int
+) -> None:
+    """Bring `wanted` of the `scored` names to the front by chance (Fisher and Yates, stopped early)."""
+    day_key = splitmix64(key ^ np.uint64(ranking.day_number[t]))
+    for place in range(wanted):
+        drawn = place + draw(day_key, counter + place, scored - place)
+        names[place], names[drawn] = names[drawn], names[place]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _renew(
+    t: int,
+    mode: int,
+    ranking: Ranking,
+    traits: Traits,
+    legs: Legs,
+    image: Places,
+    key: np.uint64,
+    decisions: int,
+    scratch: Scratch,
+    targets: Columns,
+    columns: Places,
+    weights: Floats,
+) -> None:
+    """Decide anew for the oldest of one book's sleeves."""
+    sleeve = decisions % legs.sleeves
+    if legs.hold_band == 1.0:
+        targets[sleeve] = _decide(t, mode, ranking, traits, legs, image, key, scratch, columns[sleeve], weights[sleeve])
+        return
+    last = columns[sleeve, : targets[sleeve]].copy()
+    for slot in range(len(last)):
+        scratch.sides[last[slot]] = np.sign(weights[sleeve, slot])
+    targets[sleeve] = _decide(t, mode, ranking, traits, legs, image, key, scratch, columns[sleeve], weights[sleeve])
+    for column in last:
+        scratch.sides[column] = 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _goal(decisions: int, legs: Legs, scratch: Scratch, books: Books, b: int) -> tuple[int, Places, Floats]:
+    """What book b trades to after so many decisions, the mean of its sleeves: how many names, which, and weights."""
+    targets, columns, weights = books.targets[b], books.target_columns[b], books.target_weights[b]
+    if legs.sleeves == 1:
+        return targets[0], columns[0], weights[0]
+    count = 0
+    for age in range(legs.sleeves):
+        # Oldest first, so that the sum does not depend on which sleeve that is.
+        sleeve = (decisions + age) % legs.sleeves
+        for slot in range(targets[sleeve]):
+            column = columns[sleeve, slot]
+            if scratch.sides[column] == 0:
+                scratch.sides[column] = 1
+                scratch.goal_columns[count] = column
+                count += 1
+            scratch.target[column] += weights[sleeve, slot] / legs.sleeves
+    for slot in range(count):
+        column = scratch.goal_columns[slot]
+        scratch.goal_weights[slot] = scratch.target[column]
+        scratch.target[column], scratch.sides[column] = 0.0, 0
+    return count, scratch.goal_columns, scratch.goal_weights
 
 
 # ---- one book, one session ------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
-def _decide(
-    t: int,
-    mode: int,
-    ranking: Ranking,
-    legs: Legs,
-    destination: Columns,
-    key: np.uint64,
-    columns: Columns,
-    scores: Floats,
-    weights: Floats,
-) -> int:
-    """Write the book's target after the close of t, names with a weight only; return how many there are."""
-    if mode == FRESH:
-        return _pick(t, ranking, legs, key, columns, weights)
-    scored = 0
-    for place in range(ranking.scored[t]):
-        column = ranking.columns[t, place]
-        if mode == PERMUTED:
-            column = ranking.column_of[destination[ranking.appearance[column]]]
-            if not ranking.is_scored[t, column]:
-                continue
-        columns[scored] = column
-        scores[scored] = ranking.scores[t, place]
-        scored += 1
-    longs, shorts = leg_sizes(scored, legs)
-    fill_weights(scores, scored, longs, shorts, legs.by_score, weights)
-    return _close_ranks(scored, longs, shorts, columns, weights)
-
-
-@numba.njit(cache=True, nogil=True)
-def _close_ranks(scored: int, longs: int, shorts: int, columns: Columns, weights: Floats) -> int:
-    """Move the short leg up to the long one, over the names that are in neither."""
-    for place in range(shorts):
-        columns[longs + place] = columns[scored - shorts + place]
-        weights[longs + place] = weights[scored - shorts + place]
-    return longs + shorts
-
-
-@numba.njit(cache=True, nogil=True)
-def _pick(t: int, ranking: Ranking, legs: Legs, key: np.uint64, columns: Columns, weights: Floats) -> int:
-    """Draw both legs from the scored names, equally weighted (Fisher and Yates, stopped when the legs are full)."""
-    scored = ranking.scored[t]
-    longs, shorts = leg_sizes(scored, legs)
-    for place in range(scored):
-        columns[place] = ranking.columns[t, place]
-    day_key = splitmix64(key ^ np.uint64(ranking.day_number[t]))
-    for place in range(longs + shorts):
-        drawn = place + draw(day_key, place, scored - place)
-        columns[place], columns[drawn] = columns[drawn], columns[place]
-        weights[place] = 1.0 / longs if place < longs else -1.0 / shorts
-    return longs + shorts
-
-
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _advance(
     t: int,
+    b: int,
     tape: Tape,
+    legs: Legs,
     terms: Terms,
-    shares: Floats,
-    held_columns: Columns,
-    held: int,
-    cash: float,
-    short_value: float,
+    books: Books,
     trades: bool,
-    target_columns: Columns,
-    target_weights: Floats,
-    targets: int,
-    target: Floats,
+    decisions: int,
+    scratch: Scratch,
 ) -> Day:
     """Take one book from the close of t - 1 to the close of t.
 
-    `target` is scratch space of zeros, (N,). Money moves in the order in which it does in life: the night's borrow fee
-    and interest, dividends and splits before the open, trades at the open, marks at the close, then delistings.
+    Money moves in the order in which it does in life: the night's borrow fee and interest, dividends and splits before
+    the open, trades at the fill, marks at the close, then delistings.
     """
+    shares, held_columns = books.shares[b], books.held_columns[b]
+    held, cash, short_value = books.held[b], books.cash[b], books.short_value[b]
     years = tape.calendar_days[t] / DAYS_PER_YEAR
-    borrow = terms.borrow * short_value * years
-    interest = terms.cash_interest * cash * years
+    borrow = books.borrow_fee[b] * years
+    if terms.short_interest == terms.cash_interest:
+        interest = terms.cash_interest * cash * years
+    else:
+        interest = (terms.cash_interest * (cash - short_value) + terms.short_interest * short_value) * years
+    dividends = 0.0
     if tape.action_day[t]:
-        cash += _book_actions(t, tape, shares, held_columns, held)
-    at_open = cash + _value(tape.open_mark[t], shares, held_columns, held)
-    cash += interest - borrow
-    traded = 0.0
-    if trades:
-        held, cash, traded = _trade(
-            t, tape, terms, shares, held_columns, held, cash, target_columns, target_weights, targets, target
-        )
-    if tape.delisting_day[t]:
-        held, cash = _close_delisted(t, tape, shares, held_columns, held, cash)
-    value, shorts = 0.0, 0.0
+        dividends = _book_actions(t, tape, shares, held_columns, held)
+        cash += dividends
+    value, fill_mark = 0.0, tape.fill_mark[t]
     for place in range(held):
-        position = shares[held_columns[place]] * tape.close_mark[t, held_columns[place]]
+        value += shares[held_columns[place]] * fill_mark[held_columns[place]]
+    at_open = cash + value
+    cash += interest - borrow
+    bought, traded, commission, impact = 0.0, 0.0, 0.0, 0.0
+    if trades:
+        goals, goal_columns, goal_weights = _goal(decisions, legs, scratch, books, b)
+        held, bought, traded, traded_shares, impact = _trade(
+            t, tape, shares, held_columns, held, cash + value, goal_columns, goal_weights, goals, scratch.target
+        )
+        commission = traded * terms.commission + traded_shares * terms.commission_per_share
+        cash = cash - bought - commission - traded * terms.half_spread - impact
+    delistings = 0.0
+    if tape.delisting_day[t]:
+        held, cash, delistings = _close_delisted(t, tape, shares, held_columns, held, cash)
+    value, shorts, close_mark = 0.0, 0.0, tape.close_mark[t]
+    for place in range(held):
+        position = shares[held_columns[place]] * close_mark[held_columns[place]]
         value += position
         shorts += min(position, 0.0)
-    return Day(held, cash, cash + value, -shorts, traded, at_open, borrow, interest)
+    fee = terms.borrow * -shorts
+    if tape.borrow_rate.size > 0:
+        fee = _fee_by_name(t, tape, shares, held_columns, held)
+    return Day(
+        held, cash, cash + value, -shorts, fee, traded, at_open, commission, impact, borrow, interest, dividends,
+        delistings, bought,
+    )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
-def _value(prices: Floats, shares: Floats, held_columns: Columns, held: int) -> float:
-    value = 0.0
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _fee_by_name(t: int, tape: Tape, shares: Floats, held_columns: Places, held: int) -> float:
+    fee = 0.0
     for place in range(held):
-        value += shares[held_columns[place]] * prices[held_columns[place]]
-    return value
+        column = held_columns[place]
+        fee -= min(shares[column] * tape.close_mark[t, column], 0.0) * tape.borrow_rate[t, column]
+    return fee
 
 
-@numba.njit(cache=True, nogil=True)
-def _book_actions(t: int, tape: Tape, shares: Floats, held_columns: Columns, held: int) -> float:
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _book_actions(t: int, tape: Tape, shares: Floats, held_columns: Places, held: int) -> float:
     """Split the shares; return the dividends, per share before the split: received on longs, owed on shorts."""
     received = 0.0
     for place in range(held):
@@ -378,162 +799,181 @@ def _book_actions(t: int, tape: Tape, shares: Floats, held_columns: Columns, hel
     return received
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _trade(
     t: int,
     tape: Tape,
-    terms: Terms,
     shares: Floats,
-    held_columns: Columns,
+    held_columns: Places,
     held: int,
-    cash: float,
-    target_columns: Columns,
-    target_weights: Floats,
-    targets: int,
+    equity: float,
+    goal_columns: Places,
+    goal_weights: Floats,
+    goals: int,
     target: Floats,
-) -> tuple[int, float, float]:
-    """Trade every name that opens to its weight of the equity at the open; return names held, cash and notional."""
-    equity = cash + _value(tape.open_mark[t], shares, held_columns, held)
-    for place in range(targets):
-        target[target_columns[place]] = target_weights[place]
-    bought, traded = 0.0, 0.0
-    for place in range(targets):
-        column = target_columns[place]
-        if shares[column] == 0.0 and tape.tradable[t, column]:
-            # Listed behind the names held, it gets its shares below.
-            held_columns[held] = column
-            held += 1
+) -> tuple[int, float, float, float, float]:
+    """Trade every name that can be to its weight of the equity at the fill.
+
+    Returns names held, notional bought less sold, notional traded, shares traded and the cost of impact.
+    """
+    tradable, fill_mark = tape.tradable[t], tape.fill_mark[t]
+    for place in range(goals):
+        column = goal_columns[place]
+        if tradable[column]:
+            target[column] = goal_weights[place]
+            if shares[column] == 0.0:
+                # Listed behind the names held, it gets its shares below.
+                held_columns[held] = column
+                held += 1
+    bought, traded, traded_shares, impact = 0.0, 0.0, 0.0, 0.0
+    has_impact = tape.impact.size > 0
     kept = 0
     for place in range(held):
         column = held_columns[place]
-        if tape.tradable[t, column]:
-            price = tape.open_mark[t, column]
+        if tradable[column]:
+            price = fill_mark[column]
             wanted = target[column] * equity / price
-            notional = (wanted - shares[column]) * price
+            change = wanted - shares[column]
+            notional = change * price
             bought += notional
             traded += abs(notional)
+            traded_shares += abs(change)
+            if has_impact:
+                impact += tape.impact[t, column] * abs(notional) * np.sqrt(abs(notional))
             shares[column] = wanted
+            target[column] = 0.0
         if shares[column] != 0.0:
             held_columns[kept] = column
             kept += 1
-    for place in range(targets):
-        target[target_columns[place]] = 0.0
-    return kept, cash - bought - traded * terms.commission - traded * terms.half_spread, traded
+    return kept, bought, traded, traded_shares, impact
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _close_delisted(
-    t: int, tape: Tape, shares: Floats, held_columns: Columns, held: int, cash: float
-) -> tuple[int, float]:
-    """Turn positions in names delisted on t into what their holders received."""
-    kept = 0
+    t: int, tape: Tape, shares: Floats, held_columns: Places, held: int, cash: float
+) -> tuple[int, float, float]:
+    """Turn positions in names delisted on t into what their holders received; return names held, cash and that sum."""
+    kept, received = 0, 0.0
     for place in range(held):
         column = held_columns[place]
         if tape.delisted[t, column]:
-            cash += shares[column] * tape.close_mark[t, column] * (1.0 + tape.delisting_return[t, column])
+            paid = shares[column] * tape.close_mark[t, column] * (1.0 + tape.delisting_return[t, column])
+            cash += paid
+            received += paid
             shares[column] = 0.0
         else:
             held_columns[kept] = column
             kept += 1
-    return kept, cash
+    return kept, cash, received
 
 
 # ---- many books, all sessions ---------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def simulate(
     mode: int,
     seed: int,
     first_book: int,
-    books: int,
+    slot: int,
+    decisions: int,
     tape: Tape,
     ranking: Ranking,
+    traits: Traits,
     legs: Legs,
     terms: Terms,
+    books: Books,
     records: Records,
     ledger: Ledger,
 ) -> None:
-    """Run `books` books from number `first_book` on through all sessions, session by session.
+    """Take `books`, the first of which has the number `first_book`, through all sessions, session by session.
 
     Books advance together so that a session's prices are read once for all of them; none reads another's state. A book
-    whose equity is gone loses exactly everything that day and stays at zero. `mode` OWN also fills the `ledger`.
+    whose equity is gone loses exactly everything that day and stays at zero. `decisions` is how many there have been
+    before; `slot` is the column of the first book in `records`. `mode` OWN also fills the `ledger`.
     """
-    sessions, names = tape.open_mark.shape
-    shares = np.zeros((books, names))
-    held_columns = np.empty((books, names), dtype=np.int64)
-    target_columns = np.empty((books, names), dtype=np.int64)
-    target_weights = np.empty((books, names))
-    destination = np.empty((books, names), dtype=np.int64)
-    held = np.zeros(books, dtype=np.int64)
-    targets = np.zeros(books, dtype=np.int64)
-    cash = np.full(books, terms.capital)
-    equity = np.full(books, terms.capital)
-    short_value = np.zeros(books)
-    scratch, scores = np.zeros(names), np.empty(names)
+    sessions, names = tape.fill_mark.shape
+    count = len(books.cash)
+    image = np.empty((count if mode == PERMUTED else 1, names), dtype=np.uint32)
+    scratch = make_scratch(names)
     known = 0
     for t in range(sessions):
-        for b in range(books):
-            book = first_book + b
+        trades = ranking.decision[t - 1] if t > 0 else tape.traded_before
+        for b in range(count):
+            key = book_key(seed, first_book + b)
             if mode == PERMUTED:
-                grow_permutation(destination[b], known, ranking.appeared[t], book_key(seed, book))
-            if records.ruined[book] >= 0:
+                grow_permutation(image[b], known, ranking.appeared[t], key, ranking)
+            if books.gone[b]:
                 continue
-            trades = t > 0 and ranking.decision[t - 1]
-            before = equity[b]
-            day = _advance(
-                t,
-                tape,
-                terms,
-                shares[b],
-                held_columns[b],
-                held[b],
-                cash[b],
-                short_value[b],
-                trades,
-                target_columns[b],
-                target_weights[b],
-                targets[b],
-                scratch,
-            )
-            held[b], cash[b], equity[b], short_value[b] = day.held, day.cash, day.equity, day.short_value
-            _record(t, book, before, day, terms, records)
+            before = books.equity[b]
+            day = _advance(t, b, tape, legs, terms, books, trades, decisions, scratch)
+            books.held[b], books.cash[b], books.equity[b] = day.held, day.cash, day.equity
+            books.short_value[b], books.borrow_fee[b] = day.short_value, day.borrow_fee
+            _record(t, b, slot + b, before, day, terms, books, records)
             if mode == OWN:
-                _keep(t, before, day, terms, shares[b], ledger)
+                _keep(t, before, day, terms, books.shares[b], ledger)
             if ranking.decision[t]:
-                targets[b] = _decide(
-                    t,
-                    mode,
-                    ranking,
-                    legs,
-                    destination[b],
-                    book_key(seed, book),
-                    target_columns[b],
-                    scores,
-                    target_weights[b],
-                )
+                _renew(
+                    t, mode, ranking, traits, legs, image[b if mode == PERMUTED else 0], key, decisions, scratch,
+                    books.targets[b], books.target_columns[b], books.target_weights[b],
+                )  # fmt: skip
         known = ranking.appeared[t]
+        decisions += ranking.decision[t]
 
 
-@numba.njit(cache=True, nogil=True)
-def _record(t: int, book: int, before: float, day: Day, terms: Terms, records: Records) -> None:
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def make_scratch(names: int) -> Scratch:
+    """Working space for that many names."""
+    return Scratch(
+        np.zeros(names), np.zeros(names, dtype=np.int8), np.empty(names, dtype=np.uint32), np.empty(names),
+        np.empty(names, dtype=np.uint32), np.empty(names), np.empty(names, dtype=np.int64),
+        np.empty(names, dtype=np.uint32), np.empty(names),
+    )  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def plan(ranking: Ranking, traits: Traits, legs: Legs, decisions: int, books: Books, weights: Floats) -> None:
+    """Write the target after each decision into `weights`, `(T, N)` of zeros, as `simulate` does for its own book."""
+    sessions, names = weights.shape
+    scratch = make_scratch(names)
+    nowhere = np.empty(0, np.uint32)
+    for t in range(sessions):
+        if ranking.decision[t]:
+            _renew(
+                t, OWN, ranking, traits, legs, nowhere, np.uint64(0), decisions, scratch,
+                books.targets[0], books.target_columns[0], books.target_weights[0],
+            )  # fmt: skip
+            decisions += 1
+            goals, goal_columns, goal_weights = _goal(decisions, legs, scratch, books, 0)
+            for slot in range(goals):
+                weights[t, goal_columns[slot]] = goal_weights[slot]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _record(t: int, b: int, slot: int, before: float, day: Day, terms: Terms, books: Books, records: Records) -> None:
     if min(day.equity, day.at_open) <= 0.0:
-        records.ruined[book] = t
-        records.net_return[t, book] = -1.0
-        records.gross_return[t, book] = -1.0
+        books.gone[b] = True
+        records.ruined[slot] = t
+        records.net_return[t, slot] = -1.0
+        records.gross_return[t, slot] = -1.0
         return
-    paid = day.traded * terms.commission + day.traded * terms.half_spread + day.borrow
-    records.net_return[t, book] = (day.equity - before) / before
-    records.gross_return[t, book] = (day.equity - before + paid - day.interest) / before
-    records.turnover[t, book] = day.traded / before
+    paid = day.commission + day.traded * terms.half_spread + day.borrow + day.impact
+    records.net_return[t, slot] = (day.equity - before) / before
+    records.gross_return[t, slot] = (day.equity - before + paid - day.interest) / before
+    records.turnover[t, slot] = day.traded / before
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _keep(t: int, before: float, day: Day, terms: Terms, shares: Floats, ledger: Ledger) -> None:
     ledger.equity[t] = day.equity
+    ledger.cash[t] = day.cash
     ledger.overnight[t] = (day.at_open - before) / before
-    ledger.commission[t] = day.traded * terms.commission / before
+    ledger.commission[t] = day.commission / before
     ledger.spread[t] = day.traded * terms.half_spread / before
+    ledger.impact[t] = day.impact / before
     ledger.borrow[t] = day.borrow / before
     ledger.interest[t] = day.interest / before
+    ledger.dividends[t] = day.dividends
+    ledger.delistings[t] = day.delistings
+    ledger.bought[t] = day.bought
     ledger.shares[t] = shares

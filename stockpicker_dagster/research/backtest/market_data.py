@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research.backtest.trailing_risk import TrailingRisk, trailing_risk
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,17 @@ class MarketData:
     """Whether a delisting takes effect: on the session it became known, or the last session if that is later."""
     delisting_return: NDArray[np.float64]
     """From the last close to what holders received, as a fraction; NaN where unknown or not delisted."""
+    high: NDArray[np.float64] | None = None
+    """Currency as traded; NaN without a row. None, like `low` and `volume`, where the source does not say."""
+    low: NDArray[np.float64] | None = None
+    volume: NDArray[np.float64] | None = None
+    """Shares; NaN without a row."""
+    trailing: TrailingRisk | None = None
+    """Volatility, beta and dollar volume of the recent past; None where not asked for."""
+    sector: NDArray[np.str_] | None = None
+    """The sector of the day, '' where unknown; None where no sectors were given."""
+    borrow_rate: NDArray[np.float64] | None = None
+    """The fee of borrowing a stock, a fraction per year, as listed on that day; NaN where not listed."""
 
     @cached_property
     def by_name(self) -> NDArray[np.int64]:
@@ -61,30 +73,52 @@ class MarketData:
         return place.matrix(frame, column, np.nan)
 
 
-def market_data(prices: pl.DataFrame, delistings: pl.DataFrame, sessions: Sequence[date]) -> MarketData:
+def market_data(
+    prices: pl.DataFrame,
+    delistings: pl.DataFrame,
+    sessions: Sequence[date],
+    *,
+    known: Sequence[str] = (),
+    trailing: bool = False,
+    look_back: Sequence[date] = (),
+    sectors: pl.DataFrame | None = None,
+    borrow_rates: pl.DataFrame | None = None,
+) -> MarketData:
     """The matrices of `prices` (`market.prices.PRICES_SCHEMA`) and `delistings` on ascending `sessions`.
 
-    A delisting of a symbol without a price in the range, or effective outside it, concerns no position and is left out.
-    Raises `InvalidInput` for a price row outside `sessions`, a duplicate row, a price that is not positive, or an event
-    that is null or out of its range.
+    `known` are the symbols of a `BookState` to go on from: they keep their columns. `trailing` asks for
+    `TrailingRisk`; rows on `look_back`, the sessions right before the first, serve it alone. `sectors` has `symbol`,
+    `date` and `sector`; `borrow_rates` has `symbol`, `date` and `bps_per_year`, each row valid from its date until
+    the symbol's next one (null: listed no more). A delisting of a symbol without a price in the range, or effective
+    outside it, concerns no position and is left out. Raises `InvalidInput` for a price row on another day, a
+    duplicate row, a price that is not positive, or an event that is null or out of its range.
     """
-    if not all(earlier < later for earlier, later in pairwise(sessions)):
+    if not all(earlier < later for earlier, later in pairwise([*look_back, *sessions])):
         raise InvalidInput("the sessions of a back-test are not ascending and distinct; sort them")
     _check(prices)
-    firsts = prices.group_by("symbol").agg(pl.col("date").min()).sort("date", "symbol")
-    symbols = tuple(firsts["symbol"].to_list())
-    places = _Places(sessions, symbols, prices, "prices")
+    current = prices.filter(~pl.col("date").is_in(list(look_back))) if look_back else prices
+    firsts = current.group_by("symbol").agg(pl.col("date").min()).sort("date", "symbol")
+    new = firsts.filter(~pl.col("symbol").is_in(list(known))) if len(known) else firsts
+    symbols = (*(str(symbol) for symbol in known), *new["symbol"].to_list())
+    places = _Places(sessions, symbols, current, "prices")
     delisted, delisting_return = _delistings(delistings, sessions, symbols)
+    given = set(prices.columns)
     return MarketData(
         sessions=tuple(sessions),
         symbols=symbols,
-        open=places.matrix(prices, "open", np.nan),
-        close=places.matrix(prices, "close", np.nan),
-        dividend=places.matrix(prices, "dividend", 0.0),
-        split_ratio=places.matrix(prices, "split_ratio", 1.0),
-        adjustment=places.matrix(prices, "adjustment", 1.0),
+        open=places.matrix(current, "open", np.nan),
+        close=places.matrix(current, "close", np.nan),
+        dividend=places.matrix(current, "dividend", 0.0),
+        split_ratio=places.matrix(current, "split_ratio", 1.0),
+        adjustment=places.matrix(current, "adjustment", 1.0),
         delisted=delisted,
         delisting_return=delisting_return,
+        high=places.matrix(current, "high", np.nan) if "high" in given else None,
+        low=places.matrix(current, "low", np.nan) if "low" in given else None,
+        volume=places.matrix(current, "volume", np.nan) if "volume" in given else None,
+        trailing=trailing_risk(prices, look_back, sessions, symbols) if trailing else None,
+        sector=None if sectors is None else _sectors(sectors, sessions, symbols),
+        borrow_rate=None if borrow_rates is None else _borrow_rates(borrow_rates, sessions, symbols),
     )
 
 
@@ -166,6 +200,31 @@ def _delistings(
         if delisting["return"] is not None:
             returns[row, column] = delisting["return"]
     return delisted, returns
+
+
+def _sectors(sectors: pl.DataFrame, sessions: Sequence[date], symbols: Sequence[str]) -> NDArray[np.str_]:
+    """A row of a symbol or day that the market lacks concerns nothing here."""
+    there = sectors.filter(pl.col("symbol").is_in(list(symbols)) & pl.col("date").is_in(list(sessions)))
+    names = there["sector"].fill_null("")
+    places = _Places(sessions, symbols, there, "sectors")
+    values = np.full(places.shape, "", dtype=f"<U{max([1, *names.str.len_chars().to_list()])}")
+    values[places.rows, places.columns] = names.to_numpy()
+    return values
+
+
+def _borrow_rates(rates: pl.DataFrame, sessions: Sequence[date], symbols: Sequence[str]) -> NDArray[np.float64]:
+    days = _day_numbers(sessions)
+    values = np.full((len(sessions), len(symbols)), np.nan)
+    column_of = {symbol: column for column, symbol in enumerate(symbols)}
+    for symbol, since, bps in rates.sort("symbol", "date").select("symbol", "date", "bps_per_year").iter_rows():
+        if bps is not None and not 0.0 <= bps < np.inf:
+            raise InvalidInput(
+                f"the borrow fee of {symbol} from {since} is {bps}; give 0 or more basis points per year, or nothing"
+            )
+        if symbol in column_of:
+            first = np.searchsorted(days, np.datetime64(since, "D").astype(np.int64))
+            values[first:, column_of[symbol]] = np.nan if bps is None else bps * 1e-4
+    return values
 
 
 def _day_numbers(sessions: Sequence[date]) -> NDArray[np.int64]:

@@ -52,23 +52,24 @@ class Performance:
     mean_shorts: float
     commission_per_year: float
     spread_per_year: float
+    impact_per_year: float
     borrow_per_year: float
     cost_per_year: float
-    """Commission, spread and borrow fee together: the arithmetic drag on the return."""
+    """Commission, spread, impact and borrow fee together: the arithmetic drag on the return."""
 
 
-def annual_return(returns: ArrayLike) -> float:
-    """The compounded (geometric) return per year; -1.0 if everything is lost."""
-    values = _finite(returns)
+def annual_return(returns: ArrayLike, periods: int = SESSIONS_PER_YEAR) -> float:
+    """The compounded (geometric) return per year of so many periods; -1.0 if everything is lost."""
+    values = finite(returns)
     if not len(values):
         return float("nan")
     growth = np.maximum(1.0 + values, 0.0).prod()
-    return float(growth ** (SESSIONS_PER_YEAR / len(values)) - 1.0)
+    return float(growth ** (periods / len(values)) - 1.0)
 
 
 def volatility(returns: ArrayLike) -> float:
     """The standard deviation (ddof 1) per year."""
-    values = _finite(returns)
+    values = finite(returns)
     return float(values.std(ddof=1) * np.sqrt(SESSIONS_PER_YEAR)) if len(values) > 1 else float("nan")
 
 
@@ -82,7 +83,7 @@ def sharpe(returns: ArrayLike) -> float:
 
 def sharpes(returns: ArrayLike) -> NDArray[np.float64]:
     """`sharpe` of each column of `(T, n)` returns, such as those of random books; NaN for a column that never moves."""
-    values = _finite(returns)
+    values = finite(returns)
     if len(values) < 2:
         return np.full(values.shape[1], np.nan)
     deviation = values.std(axis=0, ddof=1)
@@ -92,7 +93,7 @@ def sharpes(returns: ArrayLike) -> NDArray[np.float64]:
 
 def max_drawdown(returns: ArrayLike) -> Drawdown:
     """The deepest drawdown of compounded returns, the earliest one if several are as deep."""
-    values = _finite(returns)
+    values = finite(returns)
     wealth = np.concatenate([[1.0], np.cumprod(1.0 + values)])
     peaks = np.maximum.accumulate(wealth)
     falls = 1.0 - wealth / peaks
@@ -107,7 +108,7 @@ def max_drawdown(returns: ArrayLike) -> Drawdown:
 
 def hit_rate(returns: ArrayLike) -> float:
     """The share of positive returns among those that are not zero, so that idle sessions count neither way."""
-    values = _finite(returns)
+    values = finite(returns)
     moved = int((values != 0.0).sum())
     return float((values > 0.0).sum() / moved) if moved else float("nan")
 
@@ -128,6 +129,7 @@ def summary(
     shorts: ArrayLike,
     commission: ArrayLike,
     spread: ArrayLike,
+    impact: ArrayLike,
     borrow: ArrayLike,
 ) -> Performance:
     """The `Performance` of the sessions given, arrays `(T,)` as named and defined in `engine.BookHistory`.
@@ -135,12 +137,12 @@ def summary(
     They may come from a run or from stored days; sessions before the first trade are part of the figures, so cut them
     off first if they should not be. Raises `InvalidInput` where the lengths differ.
     """
-    columns = (turnover, gross_exposure, net_exposure, longs, shorts, commission, spread, borrow)
+    columns = (turnover, gross_exposure, net_exposure, longs, shorts, commission, spread, impact, borrow)
     lengths = {len(np.asarray(column)) for column in (net_return, gross_return, *columns)}
     if len(lengths) != 1:
         raise InvalidInput(f"a summary of columns with {sorted(lengths)} sessions; all must have the same number")
     drawdown = max_drawdown(net_return)
-    costs = [per_year(cost) for cost in (commission, spread, borrow)]
+    costs = [per_year(cost) for cost in (commission, spread, impact, borrow)]
     return Performance(
         sessions=lengths.pop(),
         net_annual_return=annual_return(net_return),
@@ -158,17 +160,19 @@ def summary(
         mean_shorts=_mean(shorts),
         commission_per_year=costs[0],
         spread_per_year=costs[1],
-        borrow_per_year=costs[2],
+        impact_per_year=costs[2],
+        borrow_per_year=costs[3],
         cost_per_year=sum(costs),
     )
 
 
 def _mean(daily: ArrayLike) -> float:
-    values = _finite(daily)
+    values = finite(daily)
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _finite(returns: ArrayLike) -> NDArray[np.float64]:
+def finite(returns: ArrayLike) -> NDArray[np.float64]:
+    """The returns as float64; `InvalidInput`, naming the row, where one is NaN or infinite."""
     values = np.asarray(returns, dtype=np.float64)
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])

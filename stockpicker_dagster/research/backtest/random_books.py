@@ -8,28 +8,32 @@ after costs almost any noise beats them. What the comparison proves is the verdi
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.backtest import kernels
+from stockpicker_dagster.research.backtest.book_state import BookState
 from stockpicker_dagster.research.backtest.engine import (
+    Inputs,
     Rules,
+    make_books,
+    make_inputs,
     make_ledger,
-    make_legs,
-    make_ranking,
     make_records,
-    make_tape,
-    make_terms,
+    state_after,
 )
 from stockpicker_dagster.research.backtest.market_data import MarketData
+from stockpicker_dagster.research.backtest.performance import sharpes
 
 Floats = NDArray[np.float64]
 
-_BOOKS_AT_ONCE = 16
+_BOOKS_AT_ONCE = 32
 """Books that share one reading of the prices: their positions together fit a core's cache."""
+_BOOKS_IN_MEMORY = 512
+"""Books whose days are in memory at once where only their figures are asked for."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class RandomBooks:
     """The days of `n` random books, `(T, n)` each, dated and defined as in `engine.BookHistory`; no NaN anywhere.
 
     `label` says in words what they are, for every figure drawn from them. A book whose equity is gone returns -1.0 on
-    that session and 0.0 from then on; `ruined` `(n,)` is the row of that session, -1 for a book that lives.
+    that session and 0.0 from then on; `ruined` `(n,)` is the row of that session, -1 for a book that lives, -2 for one
+    that was gone before the first row.
     """
 
     label: str
@@ -45,6 +50,8 @@ class RandomBooks:
     gross_return: Floats
     turnover: Floats
     ruined: NDArray[np.int64]
+    state: BookState | None
+    """The books after the last session, to go on from; None if there was no session."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,27 @@ class Percentile:
     books: int
 
 
+@dataclass(frozen=True, eq=False)
+class BookFigures:
+    """What is left of many books when their days are not kept, `(n,)` each."""
+
+    sharpe: Floats
+    """As `performance.sharpe`; NaN for a book that never traded."""
+    total_return: Floats
+    """A fraction, over the whole span."""
+    max_drawdown: Floats
+    """A fraction of the peak, 0.2 being a fall by 20 %."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a strategy stands among random books, figure by figure; a smaller drawdown is better."""
+
+    sharpe: Percentile
+    total_return: Percentile
+    max_drawdown: Percentile
+
+
 def permuted_books(
     scores: Floats,
     market: MarketData,
@@ -67,6 +95,7 @@ def permuted_books(
     books: int,
     seed: int,
     workers: int | None = None,
+    resume_from: BookState | None = None,
 ) -> RandomBooks:
     """`books` random books on the strategy's own scores, arguments as in `engine.run`.
 
@@ -78,7 +107,48 @@ def permuted_books(
     stock they came from. Raises as `engine.run` does, except that ruin is a result here (see `RandomBooks`).
     """
     label = f"{books} books on the strategy's own scores under permuted identities, after the same costs"
-    return _simulate(kernels.PERMUTED, label, scores, market, rules, decision_days, books, seed, workers)
+    return _simulate(kernels.PERMUTED, label, scores, market, rules, decision_days, books, seed, workers, resume_from)
+
+
+def permuted_figures(
+    scores: Floats,
+    market: MarketData,
+    rules: Rules,
+    decision_days: NDArray[np.bool_],
+    *,
+    books: int,
+    seed: int,
+    workers: int | None = None,
+) -> BookFigures:
+    """The figures of the books that `permuted_books` would give, whose days are not kept: any number fits in memory."""
+    _check_request(books, seed)
+    inputs = make_inputs(scores, market, rules, decision_days, None)
+    parts = []
+    for first in range(0, books, _BOOKS_IN_MEMORY):
+        some = make_books(rules, len(market.symbols), min(_BOOKS_IN_MEMORY, books - first), None)
+        records = make_records(len(market.sessions), len(some.cash))
+        _run_blocks(kernels.PERMUTED, seed, first, inputs, some, records, workers)
+        parts.append(book_figures(records.net_return))
+    return BookFigures(*(np.concatenate(figures) for figures in zip(*map(astuple, parts), strict=True)))
+
+
+def book_figures(returns: Floats) -> BookFigures:
+    """The figures of many books from their daily returns, `(T, n)`."""
+    wealth = np.cumprod(1.0 + returns, axis=0)
+    peak = np.maximum(np.maximum.accumulate(wealth, axis=0), 1.0)
+    growth = wealth[-1] if len(wealth) else np.ones(returns.shape[1])
+    fall = (1.0 - wealth / peak).max(axis=0, initial=0.0)
+    return BookFigures(sharpe=sharpes(returns), total_return=growth - 1.0, max_drawdown=fall)
+
+
+def standing(returns: Floats, books: BookFigures) -> Standing:
+    """Where a strategy's daily returns, `(T,)`, stand among random books, by each figure; raises as `percentile`."""
+    own = book_figures(np.asarray(returns, dtype=np.float64).reshape(-1, 1))
+    return Standing(
+        sharpe=percentile(float(own.sharpe[0]), books.sharpe),
+        total_return=percentile(float(own.total_return[0]), books.total_return),
+        max_drawdown=percentile(-float(own.max_drawdown[0]), -books.max_drawdown),
+    )
 
 
 def fresh_picks(
@@ -90,6 +160,7 @@ def fresh_picks(
     books: int,
     seed: int,
     workers: int | None = None,
+    resume_from: BookState | None = None,
 ) -> RandomBooks:
     """`books` random books of names drawn afresh from the scored members at every decision, before all costs.
 
@@ -97,10 +168,21 @@ def fresh_picks(
     and the date. For comparison with gross results only: see the head of this file.
     """
     costless = replace(
-        rules, commission_bps=0.0, spread_bps=0.0, borrow_bps_per_year=0.0, cash_interest_bps_per_year=0.0
+        rules,
+        weights="equal",
+        hold_band=1.0,
+        commission_bps=0.0,
+        commission_per_share=0.0,
+        spread_bps=0.0,
+        impact_coefficient=0.0,
+        borrow_bps_per_year=0.0,
+        hard_to_borrow_bps_per_year=None,
+        cash_interest_bps_per_year=0.0,
+        short_interest_bps_per_year=None,
     )
+    market = replace(market, borrow_rate=None)
     label = f"{books} books of fresh random picks at every decision, before costs"
-    return _simulate(kernels.FRESH, label, scores, market, costless, decision_days, books, seed, workers)
+    return _simulate(kernels.FRESH, label, scores, market, costless, decision_days, books, seed, workers, resume_from)
 
 
 def percentile(strategy: float, books: ArrayLike) -> Percentile:
@@ -130,25 +212,45 @@ def _simulate(
     market: MarketData,
     rules: Rules,
     decision_days: NDArray[np.bool_],
-    books: int,
+    count: int,
     seed: int,
     workers: int | None,
+    resume_from: BookState | None,
 ) -> RandomBooks:
+    _check_request(count, seed)
+    inputs = make_inputs(scores, market, rules, decision_days, resume_from)
+    books = make_books(rules, len(market.symbols), count, resume_from)
+    records = make_records(len(market.sessions), count)
+    records.ruined[books.gone] = -2
+    _run_blocks(mode, seed, 0, inputs, books, records, workers)
+    return RandomBooks(label, *records, state=state_after(market, inputs, books))
+
+
+def _check_request(books: int, seed: int) -> None:
     if books < 1 or not 0 <= seed < 2**63:
         raise InvalidInput(
             f"{books} random books with seed {seed}: ask for at least one, and a seed from 0 to 2**63 - 1"
         )
-    tape, ranking = make_tape(market, rules), make_ranking(scores, market, decision_days)
-    legs, terms = make_legs(rules), make_terms(rules)
-    records = make_records(len(market.sessions), books)
+
+
+def _run_blocks(
+    mode: int,
+    seed: int,
+    first_book: int,
+    inputs: Inputs,
+    books: kernels.Books,
+    records: kernels.Records,
+    workers: int | None,
+) -> None:
     no_ledger = make_ledger(0, 0)
 
     def block(first: int) -> None:
-        count = min(_BOOKS_AT_ONCE, books - first)
-        kernels.simulate(mode, seed, first, count, tape, ranking, legs, terms, records, no_ledger)
+        part = kernels.Books._make(values[first : first + _BOOKS_AT_ONCE] for values in books)
+        kernels.simulate(
+            mode, seed, first_book + first, first, inputs.decisions, *inputs.for_kernels, part, records, no_ledger
+        )
 
     # Blocks write to columns of their own and the kernel holds no lock, so threads change nothing but the time.
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for done in [pool.submit(block, first) for first in range(0, books, _BOOKS_AT_ONCE)]:
+        for done in [pool.submit(block, first) for first in range(0, len(books.cash), _BOOKS_AT_ONCE)]:
             done.result()
-    return RandomBooks(label, *records)

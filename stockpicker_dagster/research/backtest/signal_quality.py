@@ -2,17 +2,17 @@
 
 Nothing here trades: no costs, no portfolio. An information coefficient of a day compares that day's cross-section of
 scores with the labels, which become known only `horizon + 1` sessions later. Neighbouring days share most of their
-label window, so significance is Newey and West's (1987).
+label window, so significance is Newey and West's (1987). Quantiles, turnover, sectors and years are in `signal_study`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research.backtest import signal_kernels as kernels
 
 Floats = NDArray[np.float64]
 
@@ -40,12 +40,12 @@ def daily_ic(scores: Floats, labels: Floats) -> Floats:
     either side does not vary. Known when the day's labels are. Each day is computed by itself, in the order of the
     columns. Raises `InvalidInput` where the panels' shapes differ or a value is infinite.
     """
-    return _per_day(scores, labels, False)
+    return _per_day(scores, labels)[0]
 
 
 def daily_rank_ic(scores: Floats, labels: Floats) -> Floats:
     """Spearman's correlation within each day: `daily_ic` of the ranks, equal values sharing their average rank."""
-    return _per_day(scores, labels, True)
+    return _per_day(scores, labels)[1]
 
 
 def newey_west_t(series: ArrayLike, lag: int) -> float:
@@ -74,12 +74,16 @@ def newey_west_t(series: ArrayLike, lag: int) -> float:
 
 def signal_quality(scores: Floats, labels: Floats, horizon: int) -> SignalQuality:
     """Mean IC and rank IC of `(T, N)` panels with Newey-West t statistics at `lag = horizon` sessions."""
-    ic, rank_ic = daily_ic(scores, labels), daily_rank_ic(scores, labels)
+    return quality_of(*_per_day(scores, labels), horizon)
+
+
+def quality_of(ic: Floats, rank_ic: Floats, horizon: int) -> SignalQuality:
+    """The same from the figures of each day, `(T,)`, NaN on days without one."""
     return SignalQuality(
         days=int((~np.isnan(rank_ic)).sum()),
-        mean_ic=_mean(ic),
+        mean_ic=mean_of_days(ic),
         ic_t=newey_west_t(ic, horizon),
-        mean_rank_ic=_mean(rank_ic),
+        mean_rank_ic=mean_of_days(rank_ic),
         rank_ic_t=newey_west_t(rank_ic, horizon),
         horizon=horizon,
     )
@@ -90,64 +94,32 @@ def decay(scores: Floats, labels_by_horizon: Mapping[int, Floats]) -> dict[int, 
     return {horizon: signal_quality(scores, labels, horizon) for horizon, labels in labels_by_horizon.items()}
 
 
-def _mean(series: Floats) -> float:
+def mean_of_days(series: Floats) -> float:
+    """The mean over the days with a figure, NaN if there is none."""
     present = series[~np.isnan(series)]
     return float(present.mean()) if len(present) else float("nan")
 
 
-def _per_day(scores: Floats, labels: Floats, ranked: bool) -> Floats:
-    if scores.shape != labels.shape or scores.ndim != 2:
-        raise InvalidInput(f"scores of shape {scores.shape} and labels of shape {labels.shape} are not the same panel")
-    if np.isinf(scores).any() or np.isinf(labels).any():
+def _per_day(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    """The IC and the rank IC of every day."""
+    scores, labels = checked_panels(scores, labels)
+    sessions = len(scores)
+    ranks = np.empty(scores.shape), np.empty(scores.shape)
+    for panel, of_panel in zip((scores, labels), ranks, strict=True):
+        kernels.rank_days(panel, 0, sessions, of_panel)
+    ic, rank_ic = np.empty((1, sessions)), np.empty((1, sessions))
+    everyone = np.zeros(scores.shape, dtype=np.int64)
+    kernels.information_coefficients(scores, labels, *ranks, everyone, 0, sessions, ic, rank_ic)
+    return ic[0], rank_ic[0]
+
+
+def checked_panels(scores: Floats, *labels: Floats) -> list[Floats]:
+    """All of them as float64 in rows; `InvalidInput` where the shapes differ or a value is infinite."""
+    for panel in labels:
+        if scores.shape != panel.shape or scores.ndim != 2:
+            raise InvalidInput(
+                f"scores of shape {scores.shape} and labels of shape {panel.shape} are not the same panel"
+            )
+    if any(np.isinf(panel).any() for panel in (scores, *labels)):
         raise InvalidInput("a score or a label is infinite; use NaN for what is missing")
-    result = np.empty(len(scores))
-    _correlations(scores.astype(np.float64, order="C"), labels.astype(np.float64, order="C"), ranked, result)
-    return result
-
-
-@numba.njit(cache=True, nogil=True)
-def _correlations(scores: Floats, labels: Floats, ranked: bool, result: Floats) -> None:
-    sessions, names = scores.shape
-    x, y = np.empty(names), np.empty(names)
-    for t in range(sessions):
-        count = 0
-        for c in range(names):
-            if not (np.isnan(scores[t, c]) or np.isnan(labels[t, c])):
-                x[count], y[count] = scores[t, c], labels[t, c]
-                count += 1
-        if count < 3:
-            result[t] = np.nan
-        elif ranked:
-            result[t] = _correlation(_average_ranks(x[:count]), _average_ranks(y[:count]))
-        else:
-            result[t] = _correlation(x[:count], y[:count])
-
-
-@numba.njit(cache=True, nogil=True)
-def _average_ranks(values: Floats) -> Floats:
-    order = np.argsort(values)
-    ranks = np.empty(len(values))
-    first = 0
-    while first < len(values):
-        last = first
-        while last + 1 < len(values) and values[order[last + 1]] == values[order[first]]:
-            last += 1
-        for place in range(first, last + 1):
-            ranks[order[place]] = 0.5 * (first + last)
-        first = last + 1
-    return ranks
-
-
-@numba.njit(cache=True, nogil=True)
-def _correlation(x: Floats, y: Floats) -> float:
-    mean_x, mean_y = x.sum() / len(x), y.sum() / len(y)
-    xx, yy, xy = 0.0, 0.0, 0.0
-    for place in range(len(x)):
-        dx, dy = x[place] - mean_x, y[place] - mean_y
-        xx += dx * dx
-        yy += dy * dy
-        xy += dx * dy
-    # A side whose variance is below 1e-12 of its scale is constant but for rounding.
-    if xx <= 1e-12 * len(x) * mean_x * mean_x or yy <= 1e-12 * len(y) * mean_y * mean_y:
-        return np.nan
-    return min(1.0, max(-1.0, xy / np.sqrt(xx * yy)))
+    return [np.ascontiguousarray(panel, dtype=np.float64) for panel in (scores, *labels)]

@@ -11,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research.backtest.book_state import BookState
 from stockpicker_dagster.research.backtest.engine import BookHistory, BookRuined, Rules, run
-from stockpicker_dagster.research.backtest.market_data import MarketData
+from stockpicker_dagster.research.backtest.market_data import MarketData, market_data
 from stockpicker_dagster.research.portfolio import target_weights
 from stockpicker_dagster_tests.research.backtest.random_markets import (
     NAN,
     World,
     quiet_market,
     random_world,
-    slow_backtest,
 )
+from stockpicker_dagster_tests.research.backtest.slow_backtest import slow_backtest
 
 COSTS: dict[str, Any] = {
     "commission_bps": 3.0,
@@ -28,6 +29,8 @@ COSTS: dict[str, Any] = {
     "borrow_bps_per_year": 400.0,
     "cash_interest_bps_per_year": 150.0,
 }
+MONEY = {"equity", "cash", "dividends", "delistings", "bought"}
+"""Figures in currency."""
 RULES = [
     Rules(2, 2, rebalance="daily", **COSTS),
     Rules(3, 2, "score", rebalance="daily", assumed_delisting_return=-0.3, **COSTS),
@@ -36,12 +39,59 @@ RULES = [
     Rules(3, 0, rebalance="weekly", capital=1000.0, **COSTS),
     Rules(6, 6, rebalance="weekly", **COSTS),
 ]
+ALL_COSTS: dict[str, Any] = COSTS | {
+    "capital": 10_000.0,
+    "commission_per_share": 0.004,
+    "impact_coefficient": 0.8,
+    "hard_to_borrow_bps_per_year": 2500.0,
+    "hard_to_borrow_below": 1_500_000.0,
+    "short_interest_bps_per_year": 40.0,
+}
+DEMANDING_RULES = [
+    Rules(3, 3, "volatility", rebalance="daily", hold_band=1.8, fill="vwap_proxy", **ALL_COSTS),
+    Rules(3, 2, "rank", rebalance=3, rebalance_offset=1, sleeves=3, fill="close", gross=1.4, **ALL_COSTS),
+    Rules(3, 3, "score", rebalance="daily", neutral="beta", max_weight=0.4, **ALL_COSTS),
+    Rules(4, 4, "rank", rebalance=2, neutral="sector", hold_band=2.0, sleeves=2, max_weight=0.3, **ALL_COSTS),
+]
+"""With everything on; only in `World.full_market`."""
 SEEDS = st.integers(0, 10**6)
 
 
 def back_test(world: World, rules: Rules) -> BookHistory:
     market = world.market()
     return run(world.panel(market), market, rules, world.decisions(rules))
+
+
+def full_back_test(world: World, rules: Rules) -> BookHistory:
+    market = world.full_market()
+    return run(world.panel(market), market, rules, world.decisions(rules))
+
+
+def resumed(world: World, rules: Rules, count: int) -> BookHistory:
+    """The sessions from number `count` on, from the state that the sessions before it left, read back from bytes."""
+    first = full_back_test(world.until(count), rules)
+    assert first.state is not None
+    state = BookState.from_bytes(first.state.to_bytes())
+    market, scores, decisions = later_part(world, rules, count, state)
+    return run(scores, market, rules, decisions, resume_from=state)
+
+
+def later_part(world: World, rules: Rules, count: int, state: BookState) -> tuple[MarketData, np.ndarray, np.ndarray]:
+    """Market, scores and decisions of the sessions from number `count` on, with no more look-back than is asked for."""
+    sessions = world.sessions[count:]
+    look_back = world.sessions[max(0, count - rules.look_back) : count] if rules.look_back else []
+    market = market_data(
+        world.prices.filter(pl.col("date").is_in([*look_back, *sessions])),
+        world.delistings,
+        sessions,
+        known=[str(symbol) for symbol in state.symbols],
+        trailing=rules.needs_trailing_risk,
+        look_back=look_back,
+        sectors=world.sectors,
+        borrow_rates=world.borrow_rates,
+    )
+    scores = market.panel(world.scores.filter(pl.col("date") >= sessions[0]), "score")
+    return market, scores, world.decisions(rules)[count:]
 
 
 def hold_from_the_first_open(market: MarketData, weights_of: list[float], **costs: Any) -> BookHistory:
@@ -90,12 +140,28 @@ def test_the_random_worlds_hold_everything_that_can_happen() -> None:
     assert any((history.shares[40:] != 0).any() for history in histories)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("rules", DEMANDING_RULES)
+def test_the_engine_agrees_with_the_slow_one_with_every_cost_and_rule_on(seed: int, rules: Rules) -> None:
+    world = random_world(seed, sessions=170, names=12)
+    history = full_back_test(world, rules)
+    slow = slow_backtest(world, rules, listed_fees=True)
+    for name in slow[0].keys() & {field.name for field in fields(history)}:
+        expected = np.array([day[name] for day in slow])
+        # Money is compared against the equity.
+        np.testing.assert_allclose(
+            getattr(history, name), expected, rtol=1e-9, atol=1e-9 * (1e6 if name in MONEY else 1), err_msg=name
+        )
+    assert history.impact.any()
+    assert history.borrow.any()
+
+
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.sampled_from(RULES))
 def test_cash_positions_and_costs_balance_every_day(seed: int, rules: Rules) -> None:
     history = back_test(random_world(seed), rules)
     before = np.concatenate([[rules.capital], history.equity[:-1]])
-    costs = history.commission + history.spread + history.borrow
+    costs = history.commission + history.spread + history.impact + history.borrow
     np.testing.assert_allclose(before * (1 + history.net_return), history.equity, rtol=1e-12)
     np.testing.assert_allclose(history.gross_return + history.interest - costs, history.net_return, atol=1e-12)
     np.testing.assert_allclose(history.overnight + history.intraday, history.gross_return, atol=1e-12)
@@ -117,6 +183,34 @@ def test_a_day_of_the_book_ignores_everything_after_it(seed: int, rules: Rules, 
         expected = getattr(whole, name)[:count]
         expected = expected[:, :kept] if expected.ndim == 2 else expected
         assert values.tobytes() == np.ascontiguousarray(expected).tobytes(), name
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 9), st.sampled_from(RULES + DEMANDING_RULES), st.integers(1, 99))
+def test_going_on_from_a_stored_state_is_one_run_from_the_start(seed: int, rules: Rules, count: int) -> None:
+    """Byte for byte, whichever day the state is of."""
+    world = random_world(seed, sessions=100, names=10)
+    whole, later = full_back_test(world, rules), resumed(world, rules, count)
+    assert later.symbols == whole.symbols
+    for name, values in daily_arrays(later).items():
+        expected = np.ascontiguousarray(getattr(whole, name)[count:])
+        assert np.ascontiguousarray(values).tobytes() == expected.tobytes(), name
+    assert later.state is not None
+    assert whole.state is not None
+    assert later.state.to_bytes() == whole.state.to_bytes()
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.sampled_from(RULES + DEMANDING_RULES))
+def test_the_change_of_cash_is_explained_to_the_cent(seed: int, rules: Rules) -> None:
+    """By trades, costs, dividends, delistings and interest; and cash and positions are the equity, every day."""
+    history = full_back_test(random_world(seed, sessions=120, names=10), rules)
+    market_value = history.weights.sum(axis=1) * history.equity
+    np.testing.assert_allclose(history.cash + market_value, history.equity, atol=0.005)
+    before = np.concatenate([[rules.capital], history.equity[:-1]])
+    costs = before * (history.commission + history.spread + history.impact + history.borrow - history.interest)
+    explained = history.dividends + history.delistings - history.bought - costs
+    np.testing.assert_allclose(np.diff(history.cash, prepend=rules.capital), explained, atol=0.005)
 
 
 def test_the_scores_of_a_day_first_move_the_book_on_the_next() -> None:
@@ -291,7 +385,7 @@ def test_open_to_open_returns_belong_to_the_book_bought_at_their_start() -> None
     ("arguments", "message"),
     [
         ({"long": 0, "short": 1}, "long is 0"),
-        ({"long": 1, "short": 1, "weights": "rank"}, "weights 'rank' is unknown"),
+        ({"long": 1, "short": 1, "weights": "size"}, "weights 'size' is unknown"),
         ({"long": 1, "short": 1, "rebalance": "hourly"}, "rebalance rule 'hourly' is unknown"),
         ({"long": 1, "short": 1, "rebalance_offset": 7}, "rebalance_offset 7 is not allowed with 'weekly'"),
         ({"long": 1, "short": 1, "commission_bps": -1.0}, "commission_bps is -1.0; allowed is 0 to below 10000"),
@@ -299,7 +393,17 @@ def test_open_to_open_returns_belong_to_the_book_bought_at_their_start() -> None
         ({"long": 1, "short": 1, "borrow_bps_per_year": -2.0}, "borrow_bps_per_year is -2.0"),
         ({"long": 1, "short": 1, "assumed_delisting_return": -1.5}, "assumed_delisting_return is -1.5"),
         ({"long": 1, "short": 1, "capital": 0.0}, "capital is 0.0; allowed is a positive amount"),
-        ({"long": 1, "short": 1, "fill": "close"}, "fill is 'close'; allowed is 'open'"),
+        ({"long": 1, "short": 1, "fill": "vwap"}, "fill is 'vwap'; allowed is 'open', 'close', 'vwap_proxy'"),
+        ({"long": 1, "short": 1, "hold_band": 0.5}, "hold_band is 0.5; give a multiple"),
+        ({"long": 1, "short": 1, "sleeves": 0}, "sleeves is 0; give a whole number from 1"),
+        ({"long": 1, "short": 1, "gross": 0.0}, "gross is 0.0; give a positive multiple"),
+        ({"long": 1, "short": 1, "max_weight": -1.0}, "max_weight is -1.0; give a positive fraction"),
+        ({"long": 1, "short": 1, "neutral": "size"}, "neutral 'size' is unknown; known: dollar, beta, sector"),
+        ({"long": 1, "short": 0, "neutral": "beta"}, "neutral 'beta' needs a short leg"),
+        ({"long": 1, "short": 1, "commission_per_share": -0.1}, "commission_per_share is -0.1; allowed is 0 or more"),
+        ({"long": 1, "short": 1, "impact_coefficient": NAN}, "impact_coefficient is nan; allowed is 0 or more"),
+        ({"long": 1, "short": 1, "short_interest_bps_per_year": -1.0}, "short_interest_bps_per_year is -1.0"),
+        ({"long": 1, "short": 1, "rebalance": 5, "rebalance_offset": 5}, "rebalance_offset 5 is not allowed with 5"),
     ],
 )
 def test_rules_that_are_not_allowed_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from stockpicker_dagster.research.backtest import kernels
+from stockpicker_dagster.research.portfolio import rank
 from stockpicker_dagster_tests.research.backtest.random_markets import slow_draw
 
 PLAUSIBLE = 1e-4
@@ -18,9 +19,15 @@ def key_of(seed: int, book: int) -> np.uint64:
     return np.uint64(kernels.book_key(seed, book))
 
 
+def stocks(size: int, groups: list[int] | None = None) -> kernels.Ranking:
+    """So many stocks that all are first scored on one day, in the order of their columns."""
+    peers = None if groups is None else np.array(groups)
+    return rank(np.ones((1, size)), np.arange(size), np.ones(1, dtype=bool), peer_group=peers)
+
+
 def permutation(size: int, seed: int, book: int) -> tuple[int, ...]:
-    destination = np.empty(size, dtype=np.int64)
-    kernels.grow_permutation(destination, 0, size, key_of(seed, book))
+    destination = np.empty(size, dtype=np.uint32)
+    kernels.grow_permutation(destination, 0, size, key_of(seed, book), stocks(size))
     return tuple(destination.tolist())
 
 
@@ -55,10 +62,22 @@ def test_a_newcomer_moves_at_most_one_older_identity() -> None:
         assert sum(old != new for old, new in zip(before, after[:20], strict=True)) <= 1
 
 
+def test_identities_are_exchanged_within_their_group_alone() -> None:
+    groups = [0, 1, 0, 2, 1, 0, 0, 1]
+    seen = [set() for _ in groups]
+    for book in range(300):
+        destination = np.empty(8, dtype=np.uint32)
+        kernels.grow_permutation(destination, 0, 8, key_of(1, book), stocks(8, groups))
+        assert sorted(destination.tolist()) == list(range(8))
+        for column, other in enumerate(destination):
+            seen[column].add(int(other))
+    assert seen == [{column for column in range(8) if groups[column] == own} for own in groups]
+
+
 def test_growing_in_steps_is_growing_at_once() -> None:
-    key, destination = key_of(5, 6), np.empty(30, dtype=np.int64)
+    key, destination = key_of(5, 6), np.empty(30, dtype=np.uint32)
     for known, now in [(0, 4), (4, 4), (4, 17), (17, 30)]:
-        kernels.grow_permutation(destination, known, now, key)
+        kernels.grow_permutation(destination, known, now, key, stocks(30))
     assert tuple(destination.tolist()) == permutation(30, 5, 6)
 
 

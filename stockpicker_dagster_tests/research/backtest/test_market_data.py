@@ -1,5 +1,6 @@
 """The dense matrices against a dictionary of rows, and what is refused on the way in."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA
 from stockpicker_dagster.research.backtest.market_data import MarketData, market_data
-from stockpicker_dagster_tests.research.backtest.random_markets import World, random_world
+from stockpicker_dagster_tests.research.backtest.random_markets import random_world
 
 WORLD = random_world(4)
 DEFAULTS = {"open": np.nan, "close": np.nan, "dividend": 0.0, "split_ratio": 1.0, "adjustment": 1.0}
@@ -78,7 +79,7 @@ def test_an_unknown_delisting_return_stays_unknown() -> None:
 
 
 def test_an_empty_market_has_no_symbols() -> None:
-    market = World(WORLD.sessions, WORLD.prices.clear(), WORLD.delistings.clear(), WORLD.scores.clear()).market()
+    market = replace(WORLD, prices=WORLD.prices.clear(), delistings=WORLD.delistings.clear()).market()
     assert market.open.shape == (len(WORLD.sessions), 0)
 
 

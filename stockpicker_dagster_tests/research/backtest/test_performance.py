@@ -36,6 +36,7 @@ FIGURES = (
     "shorts",
     "commission",
     "spread",
+    "impact",
     "borrow",
 )
 
@@ -127,7 +128,7 @@ def test_the_summary_gathers_the_figures() -> None:
     drag = (history.gross_return - history.net_return).mean() * 252
     assert found.cost_per_year == pytest.approx(drag)
     assert found.cost_per_year == pytest.approx(
-        found.commission_per_year + found.spread_per_year + found.borrow_per_year
+        found.commission_per_year + found.spread_per_year + found.impact_per_year + found.borrow_per_year
     )
 
 

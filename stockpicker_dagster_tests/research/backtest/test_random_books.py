@@ -2,22 +2,29 @@
 
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research.backtest import random_books
+from stockpicker_dagster.research.backtest.book_state import BookState
 from stockpicker_dagster.research.backtest.engine import BookRuined, Rules, run
-from stockpicker_dagster.research.backtest.market_data import MarketData
+from stockpicker_dagster.research.backtest.market_data import MarketData, market_data
+from stockpicker_dagster.research.backtest.performance import max_drawdown, sharpe, sharpes
 from stockpicker_dagster.research.backtest.random_books import (
     Percentile,
     RandomBooks,
     fresh_picks,
     percentile,
     permuted_books,
+    permuted_figures,
+    standing,
 )
 from stockpicker_dagster_tests.research.backtest.random_markets import NAN, World, quiet_market, random_world, slow_draw
 
@@ -164,6 +171,63 @@ def test_fresh_picks_choose_every_scored_member_equally_often_and_nobody_else() 
     counts = np.bincount(np.concatenate(picks), minlength=6)
     assert counts[5] == 0
     assert stats.chisquare(counts[:5]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("simulate", [permuted_books, fresh_picks])
+@pytest.mark.parametrize(
+    "rules", [RULES[0], Rules(3, 3, "rank", rebalance=2, hold_band=1.5, sleeves=2, commission_bps=3, spread_bps=12)]
+)
+def test_random_books_go_on_from_a_stored_state_as_if_run_from_the_start(simulate: Any, rules: Rules) -> None:
+    """Byte for byte, with stocks that are first scored after the day of the state."""
+    world, count = random_world(8, names=14), 9
+    market, known = world.market(), world.until(count)
+    whole = simulate(world.panel(market), market, rules, world.decisions(rules), books=40, seed=4)
+    first_market = known.market()
+    first = simulate(known.panel(first_market), first_market, rules, known.decisions(rules), books=40, seed=4)
+    state = BookState.from_bytes(first.state.to_bytes())
+    after = pl.col("date") > known.sessions[-1]
+    later_market = market_data(
+        world.prices.filter(after), world.delistings, world.sessions[count:], known=state.symbols.tolist()
+    )
+    scores = later_market.panel(world.scores.filter(after), "score")
+    decisions = world.decisions(rules)[count:]
+    later = simulate(scores, later_market, rules, decisions, books=40, seed=4, resume_from=state)
+    assert len(state.symbols) < len(market.symbols)
+    for name in ("net_return", "gross_return", "turnover"):
+        expected = np.ascontiguousarray(getattr(whole, name)[count:])
+        assert getattr(later, name).tobytes() == expected.tobytes(), name
+    assert later.state.to_bytes() == whole.state.to_bytes()
+
+
+def test_books_of_a_sector_neutral_strategy_exchange_identities_within_sectors() -> None:
+    """On prices that stand still all of them hold as much of every sector as the strategy does."""
+    rng = np.random.default_rng(2)
+    sectors = np.array(["Banks", "Energy", "Retail"])[np.arange(24) % 3]
+    market = replace(quiet_market(np.full((30, 24), 10.0)), sector=np.broadcast_to(sectors, (30, 24)))
+    scores = np.cumsum(rng.normal(size=(30, 24)), axis=0)
+    decisions, rules = np.ones(30, dtype=bool), Rules(6, 6, neutral="sector", commission_bps=2)
+    own = run(scores, market, rules, decisions)
+    books = permuted_books(scores, market, rules, decisions, books=20, seed=1)
+    for sector in set(sectors):
+        np.testing.assert_allclose(own.weights[1:, sectors == sector].sum(axis=1), 0.0, atol=1e-3)
+    np.testing.assert_allclose(books.turnover, np.repeat(own.turnover[:, None], 20, axis=1), atol=1e-12)
+
+
+def test_figures_by_streaming_are_those_of_the_books_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_books, "_BOOKS_IN_MEMORY", 16)
+    world, rules = random_world(5), RULES[0]
+    market = world.market()
+    panel, decisions = world.panel(market), world.decisions(rules)
+    streamed = permuted_figures(panel, market, rules, decisions, books=40, seed=1)
+    kept = simulated(world, rules, 40).net_return
+    np.testing.assert_array_equal(streamed.sharpe, sharpes(kept))
+    np.testing.assert_allclose(streamed.total_return, (1 + kept).prod(axis=0) - 1)
+    np.testing.assert_allclose(streamed.max_drawdown, [max_drawdown(book).depth for book in kept.T])
+    own = run(panel, market, rules, decisions).net_return
+    placed = standing(own, streamed)
+    assert placed.sharpe == percentile(sharpe(own), sharpes(kept))
+    deeper = sum(max_drawdown(book).depth > max_drawdown(own).depth for book in kept.T)
+    assert placed.max_drawdown.percentile == pytest.approx(100 * deeper / 40)
 
 
 def test_a_ruined_book_loses_everything_once_and_stays_so() -> None:
