@@ -1,30 +1,38 @@
-"""Writes the tables of the user guide that repeat what the code declares: the form, hyperparameters and factors.
+"""Writes the tables of the pages that repeat what the code declares: the form, features, reasons of a quarantine, ...
 
-Each table stands between `<!-- table: NAME -->` and `<!-- end of table -->` in the page. Running this file rewrites
+Each table stands between `<!-- table: NAME -->` and `<!-- end of table -->` in a page. Running this file rewrites
 them; a test fails where page and code differ. Nothing but these tables is generated.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from stockpicker_dagster.market.cross_check import CAUSES
+from stockpicker_dagster.market.prices import REASONS
+from stockpicker_dagster.market.quality import FLAGS
 from stockpicker_dagster.research.algorithms import algorithm
 from stockpicker_dagster.research.features.declaration import feature_set
 from stockpicker_dagster.strategy_form import StrategyForm
 
-PAGE = Path(__file__).parent / "user-guide.md"
+PAGES = [Path(__file__).parent / f"{name}.md" for name in ("user-guide", "features", "market-data")]
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def tables() -> dict[str, str]:
-    """Every table by name: one for each part of the form, `hyperparameters.<algorithm>` and `features.<set>`."""
+    """Every table by name: one for each part of the form, `hyperparameters.<algorithm>`, `features.<set>`, terms."""
     return {
         **{name: "\n".join(_form_rows(form)) for name, form in forms().items()},
         "hyperparameters.linear": "\n".join(_hyperparameter_rows("linear")),
         "features.factors": "\n".join(_feature_rows("factors")),
+        "features.alpha158": "\n".join(_windowed_rows("alpha158")),
+        "features.multi_factor": "\n".join(_feature_rows("multi_factor")),
+        "reasons": "\n".join(_term_rows("reason", REASONS)),
+        "flags": "\n".join(_term_rows("flag", FLAGS)),
+        "causes": "\n".join(_term_rows("likely cause", CAUSES)),
     }
 
 
@@ -46,9 +54,10 @@ def tables_on(page: str) -> list[str]:
 
 def _parts(form: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in form.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield prefix + name, field.annotation
-            yield from _parts(field.annotation, f"{prefix}{name}.")
+        for part in get_args(field.annotation) or (field.annotation,):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield prefix + name, part
+                yield from _parts(part, f"{prefix}{name}.")
 
 
 def _form_rows(form: type[BaseModel]) -> Iterator[str]:
@@ -57,14 +66,14 @@ def _form_rows(form: type[BaseModel]) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for name, declared in schema["properties"].items():
         field = form.model_fields[name]
-        if "$ref" in declared or "allOf" in declared:
+        if "allOf" in declared or any("$ref" in choice for choice in (declared, *declared.get("anyOf", ()))):
             continue
         default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
         yield f"| `{name}` | {_allowed(declared)} | {default} | {_cell(field.description or '')} |"
 
 
 def _default(value: Any) -> str:
-    if value is None or value == "" or value == {}:
+    if value in (None, "", {}, []):
         return "none"
     return f"`{value:.12g}`" if isinstance(value, float) else f"`{value}`"
 
@@ -111,9 +120,31 @@ def _feature_rows(name: str) -> Iterator[str]:
         yield f"| `{each.name}` | {each.lookback} | {_cell(each.description)} |"
 
 
+def _windowed_rows(name: str) -> Iterator[str]:
+    """One row for the features that differ by their window alone, `w` in the formula."""
+    alike: dict[str, list[tuple[str, int]]] = {}
+    for each in feature_set(name).features:
+        formula, _, _ = each.description.partition(" w = ")
+        alike.setdefault(formula, []).append((each.name, each.lookback))
+    yield "| feature | look-back | formula |"
+    yield "| --- | --- | --- |"
+    for formula, features in alike.items():
+        names = ", ".join(f"`{feature}`" for feature, _ in features)
+        lookbacks = ", ".join(str(lookback) for _, lookback in features)
+        yield f"| {names} | {lookbacks} | {_cell(formula)} |"
+
+
+def _term_rows(heading: str, terms: Mapping[str, str]) -> Iterator[str]:
+    yield f"| {heading} | meaning |"
+    yield "| --- | --- |"
+    for name, meaning in terms.items():
+        yield f"| `{name}` | {_cell(meaning)} |"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|")
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))

@@ -58,25 +58,30 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--source", type=click.Choice(["simulated"]), default="simulated", help="Where prices come from.")
+@click.option(
+    "--source",
+    type=click.Choice(["simulated", "yahoo"]),
+    default="simulated",
+    help="Where prices come from: an invented market, or Yahoo for today's S&P 100.",
+)
 @click.option("--as-of", type=_Day(), help="Last session of the demo; default: the last completed one.")
 @click.option("--json", "as_document", is_flag=True, help="Print one JSON document instead of text.")
 @_plainly
 def demo(source: str, as_of: date | None, as_document: bool) -> None:
-    """Run the whole quickstart strategy on a simulated market."""
-    from stockpicker_dagster.market.calendar import trading_calendar
+    """Run the whole quickstart strategy, on a simulated market or on Yahoo's prices."""
+    from stockpicker_dagster.demo import demo_strategy
     from stockpicker_dagster.runs import find_strategy, last_session
     from stockpicker_dagster.storage.deployment import Deployment
-    from stockpicker_dagster.strategy_form import CALENDAR
 
+    strategy = demo_strategy(source)
     prepare_home()
-    form, deployment = find_strategy(_DEMO), Deployment()
-    calendar = trading_calendar(CALENDAR)
+    form, deployment = find_strategy(strategy), Deployment()
+    calendar = form.calendar
     last = as_of or last_session(form, deployment)
     if not calendar.is_session(last):
         last = calendar.previous_session(last)
         _say(f"{as_of} is no trading session; the last one before it is {last}")
-    _run(_DEMO, None, last, as_document)
+    _run(strategy, None, last, as_document)
 
 
 @main.command()
@@ -268,6 +273,68 @@ def export(table: Any, strategy: str, kind: Any, first: date | None, last: date 
 
 
 @main.command()
+@click.argument("strategies", nargs=-1, required=True, metavar="STRATEGY STRATEGY...")
+@click.option("--from", "first", type=_Day(), help="First session; default: the first that all of them have.")
+@click.option("--to", "last", type=_Day(), help="Last session; default: the last that all of them have.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison as a page, too.")
+@_plainly
+def compare(strategies: tuple[str, ...], first: date | None, last: date | None, html: Path | None) -> None:
+    """Put strategies side by side, from stored days; every one of them counts as a trial."""
+    from stockpicker_dagster.evaluation import comparison
+    from stockpicker_dagster.runs import find_strategy
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    found = comparison.compare({name: find_strategy(name) for name in strategies}, Deployment(), first, last)
+    click.echo(comparison.as_text(found))
+    if html is not None:
+        _write_text(html, comparison.as_html(found))
+
+
+@main.command("tearsheet")
+@click.argument("strategy", default=_DEMO)
+@click.option("--from", "first", type=_Day(), help="First session; default: the first that has a back-test.")
+@click.option("--to", "last", type=_Day(), help="Last session; default: the last that has one.")
+@click.option(
+    "--html", type=click.Path(dir_okay=False, path_type=Path), help="The file; default: in exports in the state folder."
+)
+@_plainly
+def write_tear_sheet(strategy: str, first: date | None, last: date | None, html: Path | None) -> None:
+    """Write everything about STRATEGY's back-test as one page, from stored days; it counts as a trial."""
+    from stockpicker_dagster.runs import find_strategy
+    from stockpicker_dagster.storage.deployment import Deployment
+    from stockpicker_dagster.tear_sheet.page import as_html
+    from stockpicker_dagster.tear_sheet.sheet import tear_sheet
+
+    place = prepare_home()
+    sheet = tear_sheet(strategy, find_strategy(strategy), Deployment(), first, last)
+    if html is None:
+        html = place.root / "exports" / f"{strategy}_tearsheet.html"
+        html.parent.mkdir(parents=True, exist_ok=True)
+    _write_text(html, as_html(sheet))
+    judged = sheet.judgement
+    click.echo(f"{strategy}: {judged.verdict.words if judged.verdict else 'no verdict'}")
+    click.echo(judged.verdict.reason if judged.verdict else judged.no_verdict)
+
+
+@main.command("trials")
+@_plainly
+def list_trials() -> None:
+    """List every back-test that was looked at: verdicts count those on the same universe and sessions."""
+    from stockpicker_dagster.evaluation.trials import logged_trials
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    found = logged_trials(Deployment().database)
+    for trial in found:
+        click.echo(
+            f"{trial.strategy_digest} {trial.strategy:<20} {trial.universe:<28} {trial.first_session} to "
+            f"{trial.last_session} Sharpe {trial.annual_sharpe:.2f}"
+        )
+    _say(f"{len(found)} trials")
+
+
+@main.command()
 @_plainly
 def doctor() -> None:
     """Check the state folder, the strategies, the stored days and the accounts, and say what to do."""
@@ -279,6 +346,209 @@ def doctor() -> None:
         click.echo(f"{'ok  ' if finding.healthy else 'FAIL'} {finding.what}: {finding.sentence}")
         problems += not finding.healthy
     if problems:
+        raise SystemExit(1)
+
+
+@main.group()
+def data() -> None:
+    """Look at prices, and decide about rows that are wrong or were rejected."""
+
+
+@data.command("report")
+@click.argument("source")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page, too.")
+@click.option("--from", "first", type=_Day(), help="First session; default: all that are stored.")
+@click.option("--to", "last", type=_Day(), help="Last session.")
+@_plainly
+def report_data(source: str, html: Path | None, first: date | None, last: date | None) -> None:
+    """Report on what is stored of SOURCE: rows, rejections, coverage, likely mistakes."""
+    from stockpicker_dagster.price_desk import report_stored
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    _show_report(report_stored(source, Deployment().lake, first, last), html)
+
+
+@data.command("check")
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--basis",
+    type=click.Choice(["as_traded", "split_adjusted"]),
+    required=True,
+    help="Whether prices are as traded on their day, or restated for later splits.",
+)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page, too.")
+@click.option(
+    "--quarantine", type=click.Path(dir_okay=False, path_type=Path), help="Write the rejected rows as a CSV file."
+)
+@click.option(
+    "--against", type=click.Path(exists=True, path_type=Path), help="A second file to compare adjusted returns with."
+)
+@click.option(
+    "--against-basis",
+    type=click.Choice(["as_traded", "split_adjusted"]),
+    help="The second file's basis; default: that of the first.",
+)
+@_plainly
+def check_data(
+    file: Path, basis: Any, html: Path | None, quarantine: Path | None, against: Path | None, against_basis: Any
+) -> None:
+    """Check the prices in FILE, or in a folder of files, without a strategy; nothing is stored in the lake."""
+    from stockpicker_dagster.price_desk import check_file
+
+    report, rejected = check_file(file, basis, against, against_basis)
+    _show_report(report, html)
+    if quarantine is not None:
+        _write_text(quarantine, rejected.write_csv())
+
+
+def _show_report(report: Any, html: Path | None) -> None:
+    from stockpicker_dagster.market.data_report import as_html, as_text
+
+    click.echo(as_text(report))
+    if html is not None:
+        _write_text(html, as_html(report))
+
+
+def _write_text(path: Path, content: str) -> None:
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise StockPickerError(f"{path} cannot be written ({error.strerror}); name another file") from error
+    _say(f"wrote {path}")
+
+
+@data.command("quarantine")
+@click.argument("source")
+@click.option("--symbol", help="Only rows of this symbol.")
+@click.option("--day", type=_Day(), help="Only rows of this session.")
+@click.option("--reason", help="Only rows rejected for this reason.")
+@_plainly
+def list_quarantine(source: str, symbol: str | None, day: date | None, reason: str | None) -> None:
+    """List the rejected rows of SOURCE: symbol, session, reason and what the row said."""
+    from stockpicker_dagster.price_desk import rejected_rows
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    rows = rejected_rows(source, Deployment().lake, symbol, day, reason)
+    for row in rows.iter_rows(named=True):
+        click.echo(f"{row['symbol']:<8} {row['date']} {row['reason']:<28} {row['detail']}")
+    _say(f"{rows.height} rows")
+
+
+@data.command("accept")
+@click.argument("source")
+@click.argument("symbol")
+@click.argument("day", type=_Day())
+@click.option("--reason", required=True, help="Why; kept with the decision.")
+@_plainly
+def accept_data(source: str, symbol: str, day: date, reason: str) -> None:
+    """Take the rejected row of SYMBOL on DAY as it is, or what SOURCE says now about a stored row."""
+    from stockpicker_dagster.price_desk import accept_row
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    _show_decided(accept_row(source, Deployment(), symbol, day, reason))
+
+
+@data.command("correct")
+@click.argument("source")
+@click.argument("symbol")
+@click.argument("day", type=_Day())
+@click.argument("figures", nargs=-1, required=True, metavar="FIGURE=VALUE...")
+@click.option("--reason", required=True, help="Why; kept with the decision.")
+@_plainly
+def correct_data(source: str, symbol: str, day: date, figures: tuple[str, ...], reason: str) -> None:
+    """Replace figures of the row of SYMBOL on DAY, such as close=12.3 volume=5000."""
+    from stockpicker_dagster.market.corrections import parsed_figures
+    from stockpicker_dagster.price_desk import correct_row
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    _show_decided(correct_row(source, Deployment(), symbol, day, parsed_figures(figures), reason))
+
+
+@data.command("accept-day")
+@click.argument("source")
+@click.argument("days", type=_Day(), nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why; kept with the decision.")
+@_plainly
+def accept_data_days(source: str, days: tuple[date, ...], reason: str) -> None:
+    """Let sessions of SOURCE through that were refused as a whole."""
+    from stockpicker_dagster.price_desk import accept_days
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    for decided in accept_days(source, Deployment(), days, reason):
+        _show_decided(decided)
+
+
+@data.command("take-back")
+@click.argument("source")
+@click.argument("decision", type=int)
+@click.option("--reason", required=True, help="Why; kept with the decision.")
+@_plainly
+def take_back_data(source: str, decision: int, reason: str) -> None:
+    """Take DECISION about SOURCE back; `data corrections` lists their numbers."""
+    from stockpicker_dagster.price_desk import take_back
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    _show_decided(take_back(source, Deployment(), decision, reason))
+
+
+@data.command("corrections")
+@click.argument("source")
+@_plainly
+def list_corrections(source: str) -> None:
+    """List every decision about SOURCE: who, when, what and why."""
+    from stockpicker_dagster.market.decision_records import load_decisions
+    from stockpicker_dagster.price_desk import find_source
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    find_source(source)
+    decisions = load_decisions(Deployment().lake, source)
+    holding = {record.number for record in decisions.in_force}
+    for record in decisions.records:
+        state = "in force" if record.number in holding else "recorded" if record.takes_back else "no longer in force"
+        click.echo(f"{record.number:>4} {record.sentence()} ({state})")
+    _say(f"{len(decisions.records)} decisions, {len(holding)} in force")
+
+
+def _show_decided(decided: Any) -> None:
+    from stockpicker_dagster.storage.lake import describe_days
+
+    click.echo(f"decision {decided.record.number}: {decided.record.sentence()}")
+    if decided.days_to_make_again:
+        click.echo(
+            f"{describe_days(decided.days_to_make_again)} stored before it still show what was; nothing is built on "
+            "them until they are made again:"
+        )
+        click.echo("\n".join(f"  {command}" for command in decided.commands))
+
+
+@data.command("universe")
+@click.argument("name", type=click.Choice(["sp100", "sp500", "russell3000"]))
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take the list from FILE.")
+@click.option("--accept", is_flag=True, help="Take a list that looks wrong: the one put aside, or else the newest.")
+@_plainly
+def universe_data(name: Any, file: Path | None, accept: bool) -> None:
+    """Compare the stored list of the universe NAME with the public one, and show what changes."""
+    from stockpicker_dagster.market.universes.refresh import list_from, refresh, refresh_from
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    prepare_home()
+    deployment = Deployment()
+    if file is None:
+        refreshed = refresh(deployment.lake, name, deployment.now(), accept)
+    else:
+        brought = list_from(name, file.read_bytes(), file.name)
+        refreshed = refresh_from(deployment.lake, name, brought, deployment.now(), accept)
+    click.echo(refreshed.sentence)
+    for line in refreshed.changes.lines():
+        click.echo(f"  {line}")
+    if not refreshed.fine:
         raise SystemExit(1)
 
 

@@ -43,7 +43,7 @@ def export(
         return _export_datasets(name, deployment, kind, last, folder)
     stored_as = {
         "prices": f"{form.prices.key}/prices",
-        "features": f"{form.prices.key}/{form.features.set}/features",
+        "features": f"{form.prices.key}/{form.features.name}/features",
         "predictions": f"{name}/predictions",
     }[table]
     stored = deployment.lake.days(stored_as)

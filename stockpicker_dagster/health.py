@@ -50,13 +50,28 @@ def _strategies(lake: Lake) -> Iterator[Finding]:
             yield Finding(
                 name, False, f"not there: {', '.join(map(str, missing))}; put it there, or change the strategy"
             )
-        else:
-            yield _stored_days(name, form, lake, forms)
+            continue
+        if form.features.module is not None:
+            yield _own_features(name, form)
+        yield _stored_days(name, form, lake, forms)
+
+
+def _own_features(name: str, form: StrategyForm) -> Finding:
+    """Whether features of one's own keep the rules of time, tried on invented prices."""
+    from stockpicker_dagster.components.feature_trials import tried_on_invented_prices
+
+    declared, code = form.features.declared(), form.features.code
+    assert code is not None
+    try:
+        tried_on_invented_prices(declared, code, form.calendar)
+    except StockPickerError as error:
+        return Finding(name, False, f"feature module {declared.name!r}: {error}")
+    return Finding(name, True, f"feature module {declared.name!r}: {len(declared.names)} features do not look ahead")
 
 
 def _stored_days(name: str, form: StrategyForm, lake: Lake, forms: dict[str, StrategyForm]) -> Finding:
     from stockpicker_dagster.defs.market.assets import symbols_in_use
-    from stockpicker_dagster.runs import days_of_another_definition
+    from stockpicker_dagster.runs import days_before_a_decision, days_of_another_definition
 
     prices = f"{form.prices.key}/prices"
     stored = lake.days(prices)
@@ -64,7 +79,7 @@ def _stored_days(name: str, form: StrategyForm, lake: Lake, forms: dict[str, Str
         return Finding(name, True, f"nothing is stored yet; stockpicker run {name}")
     try:
         users = {other: each for other, each in forms.items() if each.prices.key == form.prices.key}
-        incomplete = sorted(incomplete_days(lake, prices, symbols_in_use(users, form.prices.build())))
+        incomplete = sorted(incomplete_days(lake, prices, symbols_in_use(users, form.prices.build(), lake)))
     except StockPickerError as error:
         return Finding(name, False, str(error))
     if incomplete:
@@ -73,6 +88,13 @@ def _stored_days(name: str, form: StrategyForm, lake: Lake, forms: dict[str, Str
             False,
             f"{describe_days(incomplete)} of {prices} lack symbols that came into use later; "
             f"stockpicker run {name} --from {incomplete[0]} --to {incomplete[-1]}",
+        )
+    if decided := days_before_a_decision(name, form, lake):
+        return Finding(
+            name,
+            False,
+            f"{describe_days(decided)} were stored before a decision about their prices; "
+            f"stockpicker run {name} makes them again",
         )
     if changed := days_of_another_definition(name, form, lake):
         return Finding(

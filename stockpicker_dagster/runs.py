@@ -4,6 +4,7 @@ A strategy is three kinds of run, because days and model periods are different p
 datasets and models of the periods that are not trained yet; predictions to the proposed rebalance.
 """
 
+import logging
 import os
 import sys
 import time
@@ -20,12 +21,13 @@ from dagster import DagsterEventType, DagsterInstance, EventLogEntry
 from dagster._core.utils import make_new_run_id
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
-from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.market import decision_records
+from stockpicker_dagster.market.decision_records import load_decisions
 from stockpicker_dagster.research.splits import walk_forward_periods
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
 from stockpicker_dagster.storage.lake import Lake, describe_days
-from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm, load
+from stockpicker_dagster.strategy_form import StrategyForm, load
 from stockpicker_dagster.training.models import describe_stored_model
 
 STRATEGIES = Path(__file__).parent / "defs" / "strategies"
@@ -79,20 +81,19 @@ def strategies() -> dict[str, StrategyForm]:
 
 def last_session(form: StrategyForm, deployment: Deployment) -> date:
     """The last completed session that the strategy's source can answer for."""
-    completed = trading_calendar(CALENDAR).last_completed(deployment.now())
+    completed = form.calendar.last_completed(deployment.now())
     ends = form.prices.build().available_through()
-    return (
-        completed if ends is None else min(completed, trading_calendar(CALENDAR).previous_session(ends + timedelta(1)))
-    )
+    return completed if ends is None else min(completed, form.calendar.previous_session(ends + timedelta(1)))
 
 
 def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: date | None, last: date | None) -> Span:
     """What a run covers: up to the last completed session, from the first that any daily asset lacks.
 
-    Days that were stored under another definition of the strategy are lacking too, and all of them are made again.
+    Days that were stored under another definition of the strategy, or before a decision about its prices, are lacking
+    too, and all of them are made again.
     Raises `InvalidInput` for reversed days, or days outside what the source has.
     """
-    calendar = trading_calendar(CALENDAR)
+    calendar = form.calendar
     newest = last_session(form, deployment)
     if last is not None and last > newest:
         raise InvalidInput(f"{last} is not there yet: the last completed session with prices is {newest}")
@@ -102,7 +103,7 @@ def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: da
     if first is None:
         tables = (*_collecting(name, form), *_serving(name))
         lacking = [day for table in tables for day in deployment.lake.missing(table, sessions)[:1]]
-        changed = days_of_another_definition(name, form, deployment.lake)
+        changed = days_to_make_again(name, form, deployment.lake)
         first = min([*lacking, *changed[:1], sessions[-1]])
     inside = [day for day in sessions if day >= first]
     if not inside or first < form.prices.start:
@@ -115,12 +116,23 @@ def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: da
 
 def days_of_another_definition(name: str, form: StrategyForm, lake: Lake) -> list[date]:
     """The days that some daily table of the strategy holds from before its form was changed, ascending."""
-    found = {
-        day
-        for asset in _OWN_DAILY
-        for day in lake.days_of_another_definition(f"{name}/{asset}", form.definition(asset))
-    }
+    definitions = {f"{name}/{asset}": form.definition(asset) for asset in _OWN_DAILY}
+    definitions[f"{form.prices.key}/{form.features.name}/features"] = form.features_definition
+    found = {day for table, made in definitions.items() for day in lake.days_of_another_definition(table, made)}
     return sorted(found)
+
+
+def days_before_a_decision(name: str, form: StrategyForm, lake: Lake) -> list[date]:
+    """The days that some daily table of the strategy holds from before a person decided about its prices, ascending."""
+    decisions = load_decisions(lake, form.prices.key)
+    # What companies filed does not follow from prices.
+    tables = [table for table in (*_collecting(name, form), *_serving(name)) if not table.endswith("/fundamentals")]
+    return sorted({day for table in tables for day in decision_records.days_before_a_decision(lake, table, decisions)})
+
+
+def days_to_make_again(name: str, form: StrategyForm, lake: Lake) -> list[date]:
+    """The stored days that are not what the strategy and the decisions about its prices say now, ascending."""
+    return sorted({*days_of_another_definition(name, form, lake), *days_before_a_decision(name, form, lake)})
 
 
 def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Span, report: Report) -> None:
@@ -128,6 +140,8 @@ def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Sp
     periods = untrained_periods(name, form, deployment, span)
     if changed := days_of_another_definition(name, form, deployment.lake):
         report(f"the definition of {name!r} has changed: {describe_days(changed)} are made again")
+    if decided := days_before_a_decision(name, form, deployment.lake):
+        report(f"decisions about prices of {form.prices.key!r} changed {describe_days(decided)}")
     report(f"{name}: {span}, {len(periods)} model{'s' if len(periods) != 1 else ''} to train")
     materialize(_collecting(name, form), span.first.isoformat(), span.last.isoformat(), report)
     if periods:
@@ -142,13 +156,22 @@ def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Sp
 def untrained_periods(name: str, form: StrategyForm, deployment: Deployment, span: Span) -> list[str]:
     """The keys of the model periods that serve some day of `span` and have no stored model, from first to last.
 
-    A model that was trained under another definition of the strategy is none.
+    A model that was trained under another definition of the strategy, or before a decision about the prices that it
+    learned from, is none.
     """
     table, definition = f"{name}/trained_model", form.definition("trained_model")
+    decisions = load_decisions(deployment.lake, form.prices.key)
+
+    def current(key: str) -> str:
+        if not decisions.records:
+            return definition
+        split = form.split(None if key == UNPARTITIONED else key)
+        return decision_records.definition_under(definition, decisions, split.last_known)
+
     stored = {
         key
         for key in deployment.lake.bundles(table)
-        if describe_stored_model(deployment.lake.bundle(table, key)).get("definition") == definition
+        if describe_stored_model(deployment.lake.bundle(table, key)).get("definition") == current(key)
     }
     if form.periods.retrain is None:
         return [] if UNPARTITIONED in stored or span.last < form.first_served else [UNPARTITIONED]
@@ -177,6 +200,8 @@ def materialize(assets: Sequence[str], first: str | None, last: str | None, repo
     """One Dagster run over a range of partitions (None: an asset without any), in this process."""
     run_id = make_new_run_id()
     watch = _Progress(assets, report)
+    market, downloads = logging.getLogger("stockpicker_dagster.market"), _Downloads(watch)
+    market.addHandler(downloads)
     tags = {_RANGE_START: first, _RANGE_END: last} if first is not None and last is not None else {}
     try:
         with DagsterInstance.get() as instance:
@@ -194,11 +219,12 @@ def materialize(assets: Sequence[str], first: str | None, last: str | None, repo
             raise
         raise RunFailed(str(reason)) from error
     finally:
+        market.removeHandler(downloads)
         watch.end()
 
 
 def _collecting(name: str, form: StrategyForm) -> tuple[str, ...]:
-    return (f"{form.prices.key}/prices", f"{form.prices.key}/{form.features.set}/features", f"{name}/scaled_features")
+    return (*form.shared_tables, f"{name}/scaled_features")
 
 
 def _serving(name: str) -> tuple[str, ...]:
@@ -256,14 +282,29 @@ class _Progress:
         self.terminal.close()
 
     def _done(self, name: str) -> None:
+        self.say(f"  {name}: {self.stored[name]} partitions in {time.monotonic() - self.started:.1f} s")
+
+    def say(self, line: str) -> None:
+        """One line on the terminal that stays."""
         self._show("")
         with self.terminal.restored():
-            self.report(f"  {name}: {self.stored[name]} partitions in {time.monotonic() - self.started:.1f} s")
+            self.report(line)
 
     def _show(self, line: str) -> None:
         if self.live:
             with self.terminal.restored():
                 sys.stderr.write(f"\r\x1b[K{line}")
+
+
+class _Downloads(logging.Handler):
+    """Tells how far a download has come, which price sources write to their log."""
+
+    def __init__(self, watch: _Progress) -> None:
+        super().__init__(logging.INFO)
+        self.watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.watch.say(f"  {record.getMessage()}")
 
 
 class _Terminal:

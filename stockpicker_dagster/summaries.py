@@ -11,19 +11,25 @@ from typing import Any
 
 import polars as pl
 
-from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.evaluation.against_reference import ReferenceResult, against_reference
+from stockpicker_dagster.evaluation.judgement import Judgement, judge
+from stockpicker_dagster.evaluation.missing_names import survivorship_of
+from stockpicker_dagster.market.universes import Universe
+from stockpicker_dagster.market.universes.survivorship import Survivorship
+from stockpicker_dagster.research.backtest.capacity import Capacity
 from stockpicker_dagster.research.backtest.days import (
     BacktestSummary,
     DelistingSensitivity,
     OffsetResult,
     delisting_sensitivity,
-    offset_spread,
+    offset_results,
     score_quality,
     summarize,
 )
 from stockpicker_dagster.research.backtest.signal_quality import SignalQuality
+from stockpicker_dagster.research.backtest.trades import capacity_of
 from stockpicker_dagster.storage.deployment import Deployment
-from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
+from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading.proposal import StoredProposal, open_proposals
 
 _SHOWN = 10
@@ -37,47 +43,61 @@ class StrategySummary:
     strategy: str
     session: date
     caveats: tuple[str, ...]
+    universe: Universe
     ranking: pl.DataFrame
     """The predictions of `session`, best first; empty before the first model."""
     backtest: BacktestSummary | None
+    judgement: Judgement | None
+    """The verdict on the back-test, or why there is none; None without a back-test."""
+    survivorship: Survivorship | None
     quality: SignalQuality | None
     offsets: tuple[OffsetResult, ...]
     delistings: DelistingSensitivity | None
     proposal: StoredProposal | None
     no_proposal: str
     """Why nothing is proposed; empty if something is."""
+    capacity: Capacity | None = None
+    reference: ReferenceResult | None = None
+    """None where the strategy names no benchmark and no factors."""
 
 
 def summarize_strategy(
     name: str, form: StrategyForm, deployment: Deployment, session: date, proposal_note: str = "the plan was not run"
 ) -> StrategySummary:
     """The summary of `name` after the close of `session`, from stored days. Raises `MissingDays` where one lacks."""
-    lake, calendar = deployment.lake, trading_calendar(CALENDAR)
+    lake, calendar = deployment.lake, form.calendar
     first = form.first_served
     served = calendar.sessions(first, session) if first <= session else []
     source = form.prices.build()
-    universe = form.universe.build(source, session)
+    universe = form.universe.build(source, (min([session, *served]), session), lake, calendar)
     caveats = list(dict.fromkeys(caveat for caveat in (source.caveat, universe.caveat) if caveat))
     ranking = lake.read(f"{name}/predictions", [session])
     caveats += _quarantine_caveat(lake.read(f"{form.prices.key}/quarantine", [session]), session)
     if not served:
-        return StrategySummary(name, session, tuple(caveats), ranking, None, None, (), None, None, proposal_note)
+        return StrategySummary(
+            name, session, tuple(caveats), universe, ranking, None, None, None, None, (), None, None, proposal_note
+        )
     predictions = lake.scan(f"{name}/predictions", served).select("symbol", "date", "score").collect()
     prices = lake.read(f"{form.prices.key}/prices", served)
     delistings = lake.read(f"{form.prices.key}/delistings", served)
-    market = (predictions, prices, delistings, served, form.backtest.rules(), calendar)
+    days = lake.read(f"{name}/backtest_metrics", served)
     proposal = _proposal_of(name, form.trading.account, session, deployment)
     return StrategySummary(
         strategy=name,
         session=session,
         caveats=tuple(caveats),
+        universe=universe,
         ranking=ranking,
-        backtest=summarize(lake.read(f"{name}/backtest_metrics", served)),
+        backtest=summarize(days),
+        judgement=judge(name, form, days, deployment.database, deployment.now()),
+        survivorship=survivorship_of(universe, predictions, prices, served, calendar),
         quality=score_quality(predictions, prices, delistings, calendar, form.label.horizon_days),
-        offsets=tuple(offset_spread(*market)),
-        delistings=delisting_sensitivity(*market),
+        offsets=tuple(offset_results(days)),
+        delistings=delisting_sensitivity(days),
         proposal=proposal,
         no_proposal="" if proposal else proposal_note,
+        capacity=capacity_of(days, prices),
+        reference=against_reference(form.reference, days) if form.reference else None,
     )
 
 
@@ -106,9 +126,19 @@ def as_json(summary: StrategySummary, commands: Sequence[str]) -> dict[str, Any]
             "strategy": summary.strategy,
             "session": str(summary.session),
             "caveats": list(summary.caveats),
+            "universe": {
+                "name": summary.universe.name,
+                "point_in_time": summary.universe.point_in_time,
+                "point_in_time_since": _text_or_none(summary.universe.point_in_time_since),
+            },
             "most_undervalued": ranking[:_SHOWN],
             "most_overvalued": ranking[: -_SHOWN - 1 : -1],
             "backtest": _backtest_json(summary.backtest),
+            "verdict": asdict(summary.judgement.verdict) if summary.judgement and summary.judgement.verdict else None,
+            "no_verdict": summary.judgement.no_verdict if summary.judgement else "",
+            "capacity": asdict(summary.capacity) if summary.capacity else None,
+            "reference": _reference_json(summary.reference),
+            "survivorship": asdict(summary.survivorship) if summary.survivorship else None,
             "signal": asdict(summary.quality) if summary.quality else None,
             "rebalance_offsets": [asdict(offset) for offset in summary.offsets],
             "unknown_delistings": asdict(summary.delistings) if summary.delistings else None,
@@ -138,6 +168,10 @@ def as_json(summary: StrategySummary, commands: Sequence[str]) -> dict[str, Any]
     )
 
 
+def _text_or_none(day: date | None) -> str | None:
+    return None if day is None else str(day)
+
+
 def _backtest_json(backtest: BacktestSummary | None) -> dict[str, Any] | None:
     if backtest is None:
         return None
@@ -145,9 +179,18 @@ def _backtest_json(backtest: BacktestSummary | None) -> dict[str, Any] | None:
         "first": str(backtest.first),
         "last": str(backtest.last),
         **asdict(backtest.performance),
+        **asdict(backtest.risk),
         "random_books": asdict(backtest.random_books) if backtest.random_books else None,
         "fresh_picks_before_costs": asdict(backtest.fresh_picks) if backtest.fresh_picks else None,
     }
+
+
+def _reference_json(reference: ReferenceResult | None) -> dict[str, Any] | None:
+    if reference is None:
+        return None
+    if (figures := reference.figures) is None:
+        return {"no_figures": reference.no_figures}
+    return {**asdict(figures), "first": str(figures.first), "last": str(figures.last)}
 
 
 def _finite(value: Any) -> Any:
@@ -155,7 +198,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key if isinstance(key, str) else str(key): _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -192,12 +235,22 @@ def _backtest_text(summary: StrategySummary) -> str:
         return "No back-test yet: the first model serves later."
     figures = backtest.performance
     lines = [
+        *(_verdict_lines(summary.judgement) if summary.judgement else []),
         f"back-test {backtest.first} to {backtest.last}, {figures.sessions} sessions, after costs",
         f"  annual return {figures.net_annual_return:+.1%} (before costs {figures.gross_annual_return:+.1%}), "
         f"volatility {figures.volatility:.1%}, largest drawdown {figures.max_drawdown:.1%}",
         f"  Sharpe {figures.net_sharpe:.2f} (before costs {figures.gross_sharpe:.2f}), "
         f"turnover {figures.turnover_per_year:.0f} times equity a year, costs {figures.cost_per_year:.1%} a year",
+        f"  Sortino {backtest.risk.sortino:.2f}, Calmar {backtest.risk.calmar:.2f}, worst days (5 %) "
+        f"{backtest.risk.expected_shortfall:+.2%} on average, held {backtest.risk.holding_sessions:.0f} sessions",
     ]
+    if summary.capacity:
+        lines.append(_capacity_line(summary.capacity))
+    if summary.reference:
+        lines += _reference_lines(summary.reference)
+    lines.append(f"  universe {summary.universe.name}: {summary.universe.history}")
+    if summary.survivorship:
+        lines += _survivorship_lines(summary.survivorship)
     if backtest.random_books:
         lines.append(
             f"  beats {backtest.random_books.percentile:.1f} % of {backtest.random_books.books} random books with the "
@@ -224,6 +277,78 @@ def _backtest_text(summary: StrategySummary) -> str:
             f"{summary.delistings.net_sharpe_at_minus_30:.2f} if each is -30 %"
         )
     return "\n".join(lines)
+
+
+def _capacity_line(capacity: Capacity) -> str:
+    if capacity.break_even == 0.0:
+        return "  capacity: none, there is no return for market impact to take"
+    return (
+        f"  capacity: market impact takes half of the return at {capacity.half_of_return:,.0f}, all of it at "
+        f"{capacity.break_even:,.0f}; one trade in ten is above 1 % of the day's volume from "
+        f"{capacity.at_one_percent_of_volume:,.0f}"
+    )
+
+
+def _reference_lines(reference: ReferenceResult) -> list[str]:
+    figures = reference.figures
+    if figures is None:
+        return [f"  no benchmark or factors: {reference.no_figures}"]
+    over = f"{figures.first} to {figures.last}"
+    lines = []
+    if (beside := figures.benchmark) is not None:
+        lines.append(
+            f"  against {figures.benchmark_name}, {over}: beta {beside.beta:.2f}, alpha {beside.alpha:+.1%} a year "
+            f"(t {beside.alpha_t:.1f})"
+        )
+    if (model := figures.factors) is not None:
+        betas = ", ".join(f"{name} {beta:+.2f}" for name, beta in model.betas.items())
+        lines.append(
+            f"  factors, {over}: alpha {model.alpha:+.1%} a year (t {model.alpha_t:.1f}), {betas}, "
+            f"R2 {model.r_squared:.2f}"
+        )
+    return lines
+
+
+def _verdict_lines(judgement: Judgement) -> list[str]:
+    """Plain words, the reason, and the few figures that say how far to trust them."""
+    verdict = judgement.verdict
+    if verdict is None:
+        return [f"verdict: none, {judgement.no_verdict}"]
+    ratio, back = verdict.sharpe_interval, verdict.break_even_cost
+    lines = [
+        f"verdict: {verdict.words}",
+        f"  {verdict.reason}",
+        f"  Sharpe after costs {verdict.sharpe:.2f}, 95 % interval {ratio.low:.2f} to {ratio.high:.2f}; "
+        f"{verdict.trials} {'trial' if verdict.trials == 1 else 'trials'} on this universe so far",
+    ]
+    if verdict.offsets:
+        lines.append(
+            f"  over all rebalance offsets {verdict.offsets.mean:.2f} on average, {verdict.offsets.lowest:.2f} to "
+            f"{verdict.offsets.highest:.2f}"
+        )
+    if verdict.sharpe > 0:
+        length = verdict.minimum_track_record
+        lines.append(
+            f"  sure to 95 % after {length:.0f} sessions if it goes on like this ({verdict.sessions} so far)"
+            + ("" if math.isnan(back) else f"; nothing is left if costs are {back:.1f} times as high")
+        )
+    return lines
+
+
+def _survivorship_lines(estimate: Survivorship) -> list[str]:
+    lines = []
+    thin = [year for year in estimate.years if year.with_prices < year.members]
+    if thin:
+        worst = min(thin, key=lambda year: year.with_prices / year.members)
+        lines.append(
+            f"  {estimate.coverage:.0%} of the members of a year have prices; fewest in {worst.year}: "
+            f"{worst.with_prices} of {worst.members}"
+        )
+    if estimate.gap is None:
+        lines.append(f"  survivorship: {estimate.compared}")
+    else:
+        lines.append(f"  survivorship: about {estimate.gap:+.1%} a year, equal weights ({estimate.compared})")
+    return lines
 
 
 def _waits_for(proposal: StoredProposal) -> str:

@@ -18,11 +18,15 @@ from stockpicker_dagster.home import home
 from stockpicker_dagster.market.sources.simulated import simulated_market
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import DEFINITION, Lake
+from stockpicker_dagster.storage.symbol_sets import store_symbol_set
 from stockpicker_dagster.strategy_form import COMPONENT_TYPE, StrategyForm
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.desk import propose
 from stockpicker_dagster.training.datasets import read_table
 from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA
+from stockpicker_dagster_tests.evaluation.stored_strategies import SERVED, book, served_form, store
+from stockpicker_dagster_tests.market.universes.list_server import list_server
+from stockpicker_dagster_tests.tear_sheet.invented import store_strategy
 from stockpicker_dagster_tests.training.small_strategy import PRICES, SESSIONS, dataset
 
 Run = Callable[..., Result]
@@ -69,7 +73,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def stored(run: Run) -> Lake:
     """A lake with prices, predictions and a dataset of `mine`."""
     lake = Lake(home().lake)
-    lake.write_days("simulated/prices", PRICES, SESSIONS, lambda _: SESSIONS)
+    asked = store_symbol_set(lake, "simulated/prices", None)
+    lake.write_days("simulated/prices", PRICES, SESSIONS, lambda _: SESSIONS, asked)
     note = {DEFINITION: StrategyForm.model_validate(STRATEGY).definition("predictions")}
     lake.write_days("mine/predictions", PREDICTED, SESSIONS[:1], lambda _: SESSIONS, note)
     lake.write_bundle("mine/datasets", "2023-04-01", dataset())
@@ -230,9 +235,75 @@ def test_an_export_into_a_folder_that_cannot_be_written_says_so(run: Run, stored
         assert "choose another folder with --output" in message
 
 
+def test_a_universe_is_compared_shown_and_accepted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sectors = {f"S{n:03}": ("X", "Y")[n % 2] for n in range(100)}
+    with list_server() as publisher:
+        monkeypatch.setenv("STOCKPICKER_UNIVERSE_URL_SP100", publisher.url)
+        publisher.publish(sectors)
+        assert "S&P 100: 100 members from http://127.0.0.1" in run("data", "universe", "sp100").stdout
+        publisher.publish({"AAA": "X", "BBB": "Y"})
+        doubted = run("data", "universe", "sp100")
+        assert (doubted.exit_code, "is not taken, because it has 2 members" in doubted.stdout) == (1, True)
+        assert "  AAA joined\n  BBB joined\n  S000 left" in doubted.stdout
+        publisher.status = 503
+        assert "2 members" in run("data", "universe", "sp100", "--accept").stdout
+        assert "the stored list stays in force" in run("data", "universe", "sp100").stdout
+    (tmp_path / "mine.csv").write_text("symbol,sector\nAAA,X\nCCC,Y\n")
+    brought = run("data", "universe", "sp100", "--file", str(tmp_path / "mine.csv"), "--accept").stdout
+    assert brought.splitlines()[1:] == ["  CCC joined", "  BBB left"]
+
+
 def test_every_command_explains_itself_and_its_options(run: Run) -> None:
     for command in main.commands.values():
         assert command.help
         unexplained = [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
         assert unexplained == [], command.name
     assert run("--help").exit_code == 0
+
+
+# Strategies side by side, and what was tried
+
+
+def test_strategies_are_compared_from_stored_days_and_listed_as_trials(run: Run, tmp_path: Path) -> None:
+    forms = {"one": served_form(), "two": served_form(label={"horizon_days": 4})}
+    for seed, (name, form) in enumerate(forms.items()):
+        folder = runs.STRATEGIES / name
+        folder.mkdir()
+        attributes = form.model_dump(mode="json", exclude_unset=True)
+        (folder / "defs.yaml").write_text(yaml.safe_dump({"type": COMPONENT_TYPE, "attributes": attributes}))
+        store(Deployment(), name, form, book(SERVED, 0.001, seed))
+    assert run("trials").stdout == ""
+    page = tmp_path / "page.html"
+    compared = run("compare", "one", "two", "--html", str(page))
+    assert compared.exit_code == 0, compared.stderr
+    assert compared.stdout.startswith(f"one and two: {SERVED[0]} to {SERVED[-1]}, {len(SERVED)} sessions")
+    assert "CAVEAT: simulated market" in compared.stdout
+    assert "<h1>one and two</h1>" in page.read_text()
+    listed = run("trials")
+    assert [line.split()[1:5] for line in listed.stdout.splitlines()] == [
+        [name, "simulated", "on", "simulated"] for name in forms
+    ]
+    assert "2 trials" in listed.stderr
+    assert "no session in common from 2030-01-02 to the end" in refused(
+        run("compare", "one", "two", "--from", "2030-01-02")
+    )
+    assert "name at least two different ones" in refused(run("compare", "one", "one"))
+    assert "'mine' has no back-test yet" in refused(run("compare", "one", "mine"))
+
+
+def test_a_tear_sheet_is_written_into_the_exports_or_where_it_was_asked_for(run: Run, tmp_path: Path) -> None:
+    form = served_form()
+    folder = runs.STRATEGIES / "one"
+    folder.mkdir()
+    attributes = form.model_dump(mode="json", exclude_unset=True)
+    (folder / "defs.yaml").write_text(yaml.safe_dump({"type": COMPONENT_TYPE, "attributes": attributes}))
+    store_strategy(Deployment(), "one", form)
+    written = run("tearsheet", "one")
+    assert written.exit_code == 0, written.stderr
+    assert written.stdout.startswith("one: cannot be told from luck")
+    assert "exports/one_tearsheet.html" in written.stderr
+    page = tmp_path / "page.html"
+    assert run("tearsheet", "one", "--from", str(SERVED[5]), "--html", str(page)).exit_code == 0
+    assert f"Back-test from {SERVED[5]} to {SERVED[-1]}" in page.read_text()
+    assert "cannot be written" in refused(run("tearsheet", "one", "--html", str(tmp_path / "none" / "page.html")))
+    assert "'mine' has no back-test yet" in refused(run("tearsheet", "mine"))

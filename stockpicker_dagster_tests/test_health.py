@@ -201,3 +201,19 @@ def test_the_doctor_exits_with_1_for_a_single_problem_and_0_without(place: Home)
     sound = CliRunner().invoke(main, ["doctor"])
     assert sound.exit_code == 0
     assert all(line.startswith("ok   ") for line in sound.stdout.splitlines())
+
+
+def test_features_of_ones_own_are_tried_and_what_looks_ahead_is_found(place: Home) -> None:
+    module = place.root / "features" / "mine.py"
+    module.parent.mkdir()
+    head = "from stockpicker_dagster.research.features import feature\n\n\n"
+    head += '@feature(lookback=1, inputs=["close"])\ndef mine(panel):\n    """Nothing much."""\n'
+    module.write_text(head + "    return panel.close / panel.close[-1]\n\n\nFEATURES = (mine,)\n")
+    write_prices(place)
+    write_strategy("own", features={"module": "mine"})
+    found = [each for each in findings(place) if "feature module" in each.sentence]
+    assert [each.healthy for each in found] == [False]
+    assert "feature module 'mine': feature 'mine' looks ahead" in found[0].sentence
+    module.write_text(head + "    return panel.close / panel.close\n\n\nFEATURES = (mine,)\n")
+    found = [each for each in findings(place) if "feature module" in each.sentence]
+    assert found == [Finding("own", True, "feature module 'mine': 1 features do not look ahead")]

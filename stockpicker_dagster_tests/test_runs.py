@@ -1,6 +1,7 @@
 """Runs from the command line: which sessions and models, one line an asset, and an asset's own words when it fails."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,16 @@ from stockpicker_dagster.components.partitions import trading_days
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.home import prepare_home
 from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.runs import RunFailed, Span, materialize, span_to_run, untrained_periods
+from stockpicker_dagster.market.corrections import Record
+from stockpicker_dagster.market.decision_records import append_record
+from stockpicker_dagster.runs import (
+    RunFailed,
+    Span,
+    days_before_a_decision,
+    materialize,
+    span_to_run,
+    untrained_periods,
+)
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import DEFINITION, Bundle
 from stockpicker_dagster.strategy_form import COMPONENT_TYPE, StrategyForm
@@ -51,7 +61,8 @@ def store(table: str, first: date, last: date, form: StrategyForm = FORM) -> Non
     """Empty days, which are stored days all the same, made under the definition of `form`."""
     days, empty = CALENDAR.sessions(first, last), pl.DataFrame(schema={"date": pl.Date()})
     own = table.startswith("mine/")
-    note = {DEFINITION: form.definition(table.removeprefix("mine/"))} if own else {}
+    made = form.definition(table.removeprefix("mine/")) if own else form.features_definition
+    note = {DEFINITION: made} if own or table.endswith("/features") else {}
     Deployment().lake.write_days(table, empty, days, lambda year: CALENDAR.sessions(*whole(year)), note)
 
 
@@ -107,6 +118,26 @@ def test_a_model_of_another_definition_is_trained_again() -> None:
     train("2022-04-01", "2022-07-01")
     lacking = ["2021-10-01", "2022-01-01", "2022-04-01", "2022-07-01"]
     assert untrained_periods("mine", WALKING, Deployment(), SERVED) == lacking
+
+
+def decide(day: date) -> None:
+    why = {"why": "wrong", "who": "os:me", "when": NOW, "after": {"close": 1.0}}
+    append_record(Deployment().lake, "simulated", Record(0, "correct", day, "A", **why))  # type: ignore[arg-type]
+
+
+def test_after_a_decision_about_a_price_its_day_and_all_later_ones_are_made_again() -> None:
+    form = strategy_form(prices={"start": date(2023, 3, 6), "stocks": 12})
+    for table in DAILY:
+        store(table, date(2023, 3, 6), FRIDAY, form)
+    decide(date(2023, 3, 8))
+    assert days_before_a_decision("mine", form, Deployment().lake) == CALENDAR.sessions(date(2023, 3, 8), FRIDAY)
+    assert span(form=form) == Span(date(2023, 3, 8), FRIDAY)
+
+
+def test_a_model_that_learned_from_a_price_decided_on_since_is_trained_again() -> None:
+    train("2021-10-01", "2022-01-01", "2022-04-01", "2022-07-01")
+    decide(date(2022, 2, 1))
+    assert untrained_periods("mine", WALKING, Deployment(), SERVED) == ["2022-04-01", "2022-07-01"]
 
 
 def test_days_that_are_no_sessions_are_moved_inside_the_span() -> None:
@@ -350,6 +381,13 @@ def test_what_an_asset_prints_is_still_captured_beside_its_run(job: Job) -> None
     captured = "".join(path.read_text() for path in Path(os.environ["DAGSTER_HOME"]).rglob("compute_logs/*.err"))
     assert captured.splitlines().count("from inside") == 1
     assert os.path.samestat(os.fstat(sys.stderr.fileno()), before)
+
+
+def test_how_far_a_long_download_has_come_is_told_while_it_runs(job: Job) -> None:
+    job.inside = lambda: logging.getLogger("stockpicker_dagster.market.sources.vendor").info("5 of 10 symbols")
+    reported: list[str] = []
+    materialize(("mine/datasets",), "2023-01-01", "2023-01-01", reported.append)
+    assert named(reported) == ["  5 of 10 symbols", "  mine/datasets: 1 partitions"]
 
 
 def test_an_error_of_ours_comes_out_as_its_own_sentence(uncaptured: Job) -> None:

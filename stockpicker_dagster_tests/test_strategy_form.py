@@ -16,10 +16,15 @@ from pydantic import BaseModel
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.home import PROJECT_ROOT
+from stockpicker_dagster.market.sources.alpaca import AlpacaSource
+from stockpicker_dagster.market.sources.chained import ChainedSource
+from stockpicker_dagster.market.sources.yahoo import YahooSource
 from stockpicker_dagster.research.splits import walk_forward_periods
-from stockpicker_dagster.strategy_form import COMPONENT_TYPE, LimitsForm, PricesForm, StrategyForm, load
+from stockpicker_dagster.strategy_form import COMPONENT_TYPE, LimitsForm, PricesForm, StrategyForm, definition_of, load
 
 FILES = {"source": "files", "path": "p.parquet", "basis": "as_traded", "start": date(2018, 1, 2)}
+MEMBER = {"source": "files", "path": "p.parquet", "basis": "as_traded"}
+SPLIT_ADJUSTED = {**MEMBER, "basis": "split_adjusted"}
 FIXED = {
     "train": [date(2019, 6, 3), date(2020, 5, 29)],
     "validation": [date(2020, 6, 1), date(2020, 8, 31)],
@@ -88,9 +93,10 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("prices", None, ["'prices' is missing"]),
     ("periods", None, ["'periods' is missing"]),
     ("universe", "sp500", ["'sp500'", "dictionary"]),
-    ("universe", {}, ["exactly one of name, symbols and file", "none was given"]),
+    ("universe", {}, ["exactly one of name, symbols, file and top", "none was given"]),
     ("universe", {"name": "simulated", "symbols": ["A", "B"]}, ["exactly one", "name and symbols"]),
-    ("universe.name", {"name": "sp500"}, ["'sp500'", "allowed: 'simulated'"]),
+    ("universe", {"name": "simulated", "file": "a.csv"}, ["exactly one", "name and file"]),
+    ("universe.name", {"name": "sp5000"}, ["'sp5000'", "allowed: 'simulated', 'sp100', 'sp500', 'russell3000'"]),
     ("universe.symbols.1", {"symbols": ["AAPL", True]}, ["True was read as a bool", "quote it"]),
     ("universe.symbols.0", {"symbols": [1.5, "AAPL"]}, ["1.5 was read as a float", "quote it"]),
     ("universe.symbols", {"symbols": []}, ["[]", "at least two"]),
@@ -99,12 +105,45 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("universe.file", {"file": 3}, ["3", "path"]),
     ("universe.sector", {"symbols": ["A", "B"], "sector": "Energy"}, ["'Energy'", "list only its symbols"]),
     ("universe.sector", {"name": "simulated", "sector": 4}, ["4 was read as a int", "quote it"]),
-    ("universe.top", {"top": 500}, ["'top' is no field here", "known: file, name, sector, symbols"]),
-    ("prices.source", {"source": "yahoo"}, ["'yahoo'", "'simulated', 'files'"]),
+    ("universe.industry", {"symbols": ["A", "B"], "industry": "Banks"}, ["'Banks'", "list only its symbols"]),
+    ("universe.sector", {"top": 5, "sector": "Energy"}, ["'Energy'", "name a universe to choose from with of"]),
+    ("universe.top", {"top": 1}, ["1 is not allowed", "greater than or equal to 2"]),
+    ("universe.by", {"top": 5, "by": "size"}, ["'size'", "'dollar_volume'"]),
+    ("universe.of", {"top": 5, "of": "sp5000"}, ["'sp5000'", "allowed: sp100, sp500, russell3000", ".csv or .parquet"]),
+    ("universe.of", {"symbols": ["A", "B"], "of": "sp500"}, ["'sp500' belongs to top"]),
+    ("universe.rebalance", {"symbols": ["A", "B"], "rebalance": "yearly"}, ["'yearly' belongs to top"]),
+    ("universe.min_price", {"symbols": ["A", "B"], "min_price": 0}, ["0", "greater than 0"]),
+    ("universe.min_dollar_volume", {"symbols": ["A", "B"], "min_dollar_volume": -1}, ["-1", "greater than 0"]),
+    ("universe.largest", {"largest": 500}, ["'largest' is no field here", "min_price, name, of"]),
+    ("prices.source", {"source": "bloom"}, ["'bloom'", "'simulated', 'files', 'yahoo', 'alpaca', or a list"]),
+    ("prices.source", {"source": ["yahoo"]}, ["['yahoo']", "two or more of different names"]),
+    ("prices.source", {"source": ["yahoo", "yahoo"]}, ["['yahoo', 'yahoo']", "two or more of different names"]),
+    ("prices.source", {"source": ["yahoo", "simulated"]}, ["simulated", "invented rows"]),
+    ("prices.source", {"source": ["yahoo", 3]}, ["3 is not allowed in a list", "'files', 'yahoo', 'alpaca'"]),
+    ("prices.source", {"source": ["yahoo", SPLIT_ADJUSTED]}, ["different bases", "files: split_adjusted"]),
+    ("prices.source.1.feed", {"source": ["yahoo", {**MEMBER, "feed": "iex"}]}, ["'iex'", "belongs to source alpaca"]),
+    (
+        "prices.source.1.bassis",
+        {"source": ["yahoo", {**MEMBER, "bassis": 1}]},
+        ["'bassis' is no field"],
+    ),
+    ("prices.source.1", {"source": ["yahoo", {"source": "files", "path": "p.csv"}]}, ["basis", "missing"]),
+    ("prices.source.1.source", {"source": ["yahoo", {"path": "p.csv"}]}, ["'source' is missing"]),
+    ("prices.path", {"source": ["yahoo", "alpaca"], "path": "p.csv"}, ["'p.csv'", "one of the listed sources"]),
+    ("prices.name", {"source": ["yahoo", MEMBER], "name": "A"}, ["'A'", "lower-case"]),
+    ("prices.feed", {"source": "alpaca", "feed": "boats"}, ["'boats'", "'sip', 'iex', 'otc'"]),
+    ("prices.feed", {"source": "yahoo", "feed": "iex"}, ["'iex'", "belongs to source alpaca, not to yahoo"]),
+    ("prices.currency", {"source": "yahoo", "currency": "dollars"}, ["'dollars'", "pattern"]),
     ("prices.name", {"name": "My Prices"}, ["'My Prices'", "lower-case"]),
     ("prices.start", {"start": date(2018, 1, 1)}, ["2018-01-01 is no session", "2018-01-02"]),
     ("prices.start", {"start": "tomorrow"}, ["'tomorrow' is no day", "YYYY-MM-DD"]),
     ("prices.start", {"start": 2018}, ["2018 is no day", "YYYY-MM-DD"]),
+    ("prices.start", {**FILES, "calendar": "XLON", "start": date(2018, 5, 7)}, ["2018-05-07 is no session", "-08"]),
+    ("prices.calendar", {**FILES, "calendar": "XLN"}, ["'XLN' is unknown", "did you mean XLON"]),
+    ("prices.calendar", {**FILES, "calendar": "XSAU"}, ["XSAU", "Saturdays or Sundays"]),
+    ("prices.calendar", {**FILES, "calendar": "24/5"}, ["24/5", "leaves no hour"]),
+    ("prices.calendar", {"source": "alpaca", "calendar": "XTKS"}, ["'XTKS'", "alpaca", "New York"]),
+    ("prices.symbol_changes", {"source": "simulated", "symbol_changes": "c.csv"}, ["'c.csv'", "simulated"]),
     ("prices", {"source": "files", "basis": "as_traded"}, ["path", "missing"]),
     ("prices", {"source": "files", "path": "p.csv"}, ["basis", "as_traded", "split_adjusted"]),
     ("prices.basis", {**FILES, "basis": "adjusted"}, ["'adjusted'", "'as_traded', 'split_adjusted'"]),
@@ -117,11 +156,14 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("prices.stocks", {"stocks": True}, ["True", "stocks"]),
     ("prices.seed", {"seed": -1}, ["-1", "0"]),
     ("prices", FILES, ["'simulated'", "'files'"]),
-    ("features.set", {"set": "alpha9"}, ["'alpha9'", "known: factors"]),
+    ("features.set", {"set": "alpha9"}, ["'alpha9'", "known: alpha158, factors, multi_factor"]),
     ("features.names", {"names": ["momentum_12_2"]}, ["'momentum_12_2'", "did you mean 'momentum_12_7'?"]),
     ("features.names", {"names": []}, ["[]", "at least 1"]),
     ("features.names.0", {"names": [False]}, ["False was read as a bool", "quote it"]),
-    ("features.compute", {"compute": "spark"}, ["'compute' is no field here", "known: names, set"]),
+    ("features.compute", {"compute": "spark"}, ["'compute' is no field here", "known: fundamentals, "]),
+    ("features.fundamentals", {"fundamentals": "terminal"}, ["'terminal' is not allowed", "'edgar'"]),
+    ("features.set", {"set": "multi_factor"}, ["'multi_factor' needs figures", "add `fundamentals: edgar`"]),
+    ("features.fundamentals", {"fundamentals": "edgar"}, ["of no use to set 'factors'", "leave it out"]),
     ("label.horizon_days", {"horizon_days": 0}, ["0", "1"]),
     ("label.horizon_days", {"horizon_days": 253}, ["253", "252"]),
     ("label.horizon_days", {"horizon_days": True}, ["True", "horizon_days"]),
@@ -176,7 +218,11 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("backtest.short", {"long": 0.6, "short": 0.6}, ["0.6", "overlap", "at most 1"]),
     ("backtest.weights", {"weights": "value"}, ["'value'", "'equal', 'score'"]),
     ("backtest.rebalance", {"rebalance": "yearly"}, ["'yearly'", "'daily', 'weekly', 'monthly'"]),
-    ("backtest.rebalance_offset", {"rebalance_offset": 21}, ["21", "20"]),
+    ("backtest.rebalance_offset", {"rebalance": "monthly", "rebalance_offset": 21}, ["21", "allowed: 0 to 20"]),
+    ("backtest.rebalance_offset", {"rebalance": 5, "rebalance_offset": 5}, ["5", "allowed: 0 to 4"]),
+    ("backtest.rebalance", {"rebalance": 1}, ["1 is not allowed", "'monthly', or a number of sessions from 2 to 252"]),
+    ("backtest.neutral", {"neutral": "beta", "short": 0}, ["'beta'", "short is 0"]),
+    ("backtest.hold_band", {"hold_band": 0.5}, ["0.5", "greater than or equal to 1"]),
     ("backtest.rebalance_offset", {"rebalance_offset": 5}, ["5 is no weekday", "4 is Friday"]),
     ("backtest.rebalance_offset", {"rebalance": "daily", "rebalance_offset": 1}, ["1", "leave it out"]),
     ("backtest.commission_bps", {"commission_bps": -0.1}, ["-0.1", "0"]),
@@ -314,6 +360,36 @@ def test_labels_longer_than_a_walk_forward_validation_are_refused() -> None:
 def test_settings_that_are_left_out_equal_settings_given_with_the_default() -> None:
     """Sources are shared on it: two strategies agree however explicitly they were written."""
     assert PricesForm.model_validate({}) == PricesForm.model_validate({"source": "simulated", "stocks": 100, "seed": 7})
+
+
+def test_a_list_of_sources_is_a_chain_of_them() -> None:
+    form = PricesForm.model_validate({"source": ["yahoo", {**MEMBER, "name": "mine"}], "start": date(2018, 1, 2)})
+    assert (form.kind, form.key, form.split_adjusted) == ("chain", "yahoo_mine", False)
+    assert [path.name for path in form.paths] == ["p.parquet"]
+    assert form == PricesForm.model_validate({"source": [{"source": "yahoo"}, form.chain[1]], "start": form.start})
+    chain = form.build()
+    assert isinstance(chain, ChainedSource)
+    assert [(source.name, source.kind, source.start) for source in chain.sources] == [
+        ("yahoo", "yahoo", form.start),
+        ("mine", "files", form.start),
+    ]
+
+
+def test_settings_reach_the_source() -> None:
+    alpaca = PricesForm.model_validate({"source": "alpaca", "feed": "iex"}).build()
+    assert isinstance(alpaca, AlpacaSource)
+    assert (alpaca.name, alpaca.feed) == ("alpaca", "iex")
+    yahoo = PricesForm.model_validate({"source": "yahoo", "currency": "GBp"}).build()
+    assert isinstance(yahoo, YahooSource)
+    assert yahoo.currency == "GBp"
+
+
+def test_where_a_file_of_a_list_lies_is_no_part_of_the_definition() -> None:
+    here, there, other = (
+        PricesForm.model_validate({"source": ["yahoo", {**MEMBER, "path": path, "name": name}]})
+        for path, name in (("p.parquet", "mine"), ("moved/q.parquet", "mine"), ("p.parquet", "other"))
+    )
+    assert definition_of(here) == definition_of(there) != definition_of(other)
 
 
 @settings(max_examples=25, deadline=None)

@@ -27,7 +27,9 @@ CALENDAR = trading_calendar("XNYS")
 SERVED = CALENDAR.sessions(date(2022, 6, 1), date(2022, 8, 31))
 LAST = SERVED[-1]
 PERIODS = {**FIXED, "test": [SERVED[0], SERVED[-1]]}
-FORM = strategy_form(prices={"start": date(2020, 1, 2), "stocks": 12}, periods=PERIODS)
+MARKET = {"start": date(2020, 1, 2), "stocks": 12}
+FORM = strategy_form(prices=MARKET, periods=PERIODS)
+RNG_RETURNS = pl.Series(0.01 * np.random.default_rng(6).normal(size=len(SERVED)))
 PRICES = random_market(SERVED, 12, seed=4)
 GONE, GONE_ON = "S2", CALENDAR.next_session(PRICES.filter(pl.col("symbol") == "S2")["date"][-1])
 """The stock of the random market that disappears early."""
@@ -140,12 +142,57 @@ def test_simulated_results_say_so_in_both_forms(summary: StrategySummary) -> Non
 
 
 def test_hand_picked_symbols_are_a_caveat_beside_that_of_the_prices(stored: Stored) -> None:
-    form = strategy_form(
-        prices={"start": date(2020, 1, 2), "stocks": 12}, periods=PERIODS, universe={"symbols": ["S0", "S1"]}
-    )
+    form = strategy_form(prices=MARKET, periods=PERIODS, universe={"symbols": ["S0", "S1"]})
     caveats = stored.summary(form=form).caveats
     assert len(caveats) == 3
     assert "today's knowledge" in caveats[1]
+
+
+def test_every_back_test_says_whether_its_universe_was_known_on_the_day(
+    stored: Stored, summary: StrategySummary
+) -> None:
+    assert strict(summary)["universe"] == {
+        "name": "simulated",
+        "point_in_time": True,
+        "point_in_time_since": None,
+    }
+    assert "universe simulated: point in time" in as_text(summary)
+    picked = stored.summary(form=strategy_form(prices=MARKET, periods=PERIODS, universe={"symbols": ["S0", "S1"]}))
+    assert "universe symbols: not point in time" in as_text(picked)
+    assert picked.survivorship is not None
+    assert picked.survivorship.compared in as_text(picked)
+
+
+def test_the_verdict_comes_first_with_its_reason_and_looking_at_it_is_one_trial(
+    own: Callable[[pl.DataFrame], Stored],
+) -> None:
+    place = own(no_delistings())
+    seen = [place.summary() for _ in range(3)]
+    judgement = seen[-1].judgement
+    assert judgement is not None
+    assert judgement.verdict is not None
+    assert judgement.verdict.trials == 1
+    block = as_text(seen[-1]).split("\n\n")
+    told = next(lines for lines in block if lines.startswith("verdict: ")).splitlines()
+    assert told[:2] == [f"verdict: {judgement.verdict.words}", f"  {judgement.verdict.reason}"]
+    assert "1 trial on this universe so far" in told[2]
+    assert any(line.startswith("back-test 2022-06-01 to 2022-08-31") for line in told)
+    document = strict(seen[-1])
+    assert document["verdict"]["words"] == judgement.verdict.words  # type: ignore[index]
+    assert document["no_verdict"] == ""
+    other = strategy_form(prices=MARKET, periods=PERIODS, label={"horizon_days": 4})
+    again = place.summary(form=other).judgement
+    assert again is not None
+    assert again.verdict is not None
+    assert again.verdict.trials == 2
+
+
+def test_too_few_sessions_have_no_verdict_and_it_is_said(stored: Stored) -> None:
+    short = stored.summary(SERVED[20])
+    assert "verdict: none, 21 sessions are too few to be judged; 42 are needed" in as_text(short)
+    document = strict(short)
+    assert document["verdict"] is None
+    assert document["no_verdict"] == "21 sessions are too few to be judged; 42 are needed"
 
 
 def test_rows_in_quarantine_are_a_caveat_of_their_session_by_reason(stored: Stored) -> None:
@@ -276,3 +323,31 @@ def test_before_the_first_model_there_is_no_ranking_and_no_back_test(stored: Sto
 def test_days_that_were_never_stored_are_an_error(stored: Stored) -> None:
     with pytest.raises(MissingDays, match="momentum/predictions was never materialized for 2022-09-01"):
         stored.summary(date(2022, 9, 1))
+
+
+def test_a_benchmark_changes_no_definition_and_is_reported_or_why_it_is_not(stored: Stored, tmp_path: Path) -> None:
+    own = stored.deployment.lake.read("momentum/backtest_metrics", SERVED)
+    file = tmp_path / "market.csv"
+    own.select("date", mkt=pl.col("net_return") / 2.0, smb=pl.lit(RNG_RETURNS)).write_csv(file)
+    beside = strategy_form(
+        prices=MARKET, periods=PERIODS, reference={"file": str(file), "benchmark": "mkt", "factors": ["mkt", "smb"]}
+    )
+    for asset in ("predictions", "backtest_metrics", "rebalance_orders"):
+        assert beside.definition(asset) == FORM.definition(asset)
+    assert beside.trial_digest == FORM.trial_digest
+    summary = stored.summary(form=beside)
+    assert strict(summary)["reference"]["benchmark"]["beta"] == pytest.approx(2.0)
+    assert strict(summary)["reference"]["factors"]["betas"] == pytest.approx({"mkt": 2.0, "smb": 0.0}, abs=1e-9)
+    assert "against mkt, 2022-06-01 to 2022-08-31: beta 2.00" in as_text(summary)
+    file.unlink()
+    assert "does not exist" in as_text(stored.summary(form=beside))
+    assert strict(stored.summary())["reference"] is None
+
+
+def test_risk_and_capacity_are_in_the_summary(summary: StrategySummary) -> None:
+    assert summary.capacity is not None
+    assert summary.backtest is not None
+    assert strict(summary)["capacity"]["break_even"] == summary.capacity.break_even
+    assert strict(summary)["backtest"]["sortino"] == summary.backtest.risk.sortino
+    assert "worst days (5 %)" in as_text(summary)
+    assert "  capacity: " in as_text(summary)

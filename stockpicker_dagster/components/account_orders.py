@@ -12,11 +12,13 @@ from decimal import Decimal
 import polars as pl
 
 from stockpicker_dagster.code_version import code_version
-from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.market.calendar import TradingCalendar
+from stockpicker_dagster.market.identity_records import identities_in_force
+from stockpicker_dagster.market.sources import Venue
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
 from stockpicker_dagster.storage.lake import Lake
-from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
+from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
 from stockpicker_dagster.trading.desk import booked_through, execute_approved, held_symbols, propose
 from stockpicker_dagster.trading.execution import ExecutionReport
@@ -72,7 +74,7 @@ def propose_rebalance(
     if session != latest:
         return Proposed(None, f"no proposal: {session} is history, the last session stored is {latest}")
     model = _serving_model(lake, strategy, form, session)
-    references = _last_prices(lake, prices_table, session, held_symbols(deployment.database, account))
+    references = _last_prices(lake, prices_table, form.calendar, session, held_symbols(deployment.database, account))
     references.update(targets.select("symbol", "reference_price").iter_rows())
     outcome = propose(
         deployment.database,
@@ -83,10 +85,10 @@ def propose_rebalance(
         targets=dict(targets.select("symbol", "target_weight").iter_rows()),
         reference_prices=references,
         corporate_actions=list(_corporate_actions(lake, form, booked_through(deployment.database, account), session)),
-        venue=form.prices.build().venue(),
+        venue=_venue(form, lake),
         venue_name=form.prices.key,
         latest_stored=latest,
-        model_id=targets["model_id"][0],
+        model_id=model["model_id"],
         code_version=code_version(),
         data_version=model["data_version"],
         limits=form.trading.limits.model_dump(exclude_none=True),
@@ -97,8 +99,14 @@ def propose_rebalance(
 
 def execute_session(deployment: Deployment, strategy: str, form: StrategyForm, session: date) -> Executed:
     """Executes what a person approved of `session`, or resumes it; without an approval nothing is sent."""
-    report = execute_approved(deployment.database, strategy, session, form.prices.build().venue(), deployment.now)
+    venue = _venue(form, deployment.lake)
+    report = execute_approved(deployment.database, strategy, session, venue, deployment.now)
     return Executed(_orders(report, session), report.message)
+
+
+def _venue(form: StrategyForm, lake: Lake) -> Venue:
+    """The venue of the strategy's prices, which is asked about securities by their ids."""
+    return form.prices.build(identities_in_force(lake, form.prices.key)).venue()
 
 
 def _orders(report: ExecutionReport, session: date) -> pl.DataFrame:
@@ -124,11 +132,12 @@ def _serving_model(lake: Lake, strategy: str, form: StrategyForm, session: date)
     return describe_stored_model(lake.bundle(f"{strategy}/trained_model", form.period_key(session) or UNPARTITIONED))
 
 
-def _last_prices(lake: Lake, table: str, session: date, symbols: Sequence[str]) -> dict[str, float]:
+def _last_prices(
+    lake: Lake, table: str, calendar: TradingCalendar, session: date, symbols: Sequence[str]
+) -> dict[str, float]:
     """The last close of each symbol, at most ten sessions old: a held stock may not have traded on the session."""
     if not symbols:
         return {}
-    calendar = trading_calendar(CALENDAR)
     wanted = set(calendar.sessions(calendar.offset(session, -_STALE_SESSIONS), session))
     days = [day for day in lake.days(table) if day in wanted]
     if not days:
@@ -141,7 +150,7 @@ def _corporate_actions(lake: Lake, form: StrategyForm, after: date | None, sessi
     """What became known after `after`, up to `session`; nothing before an account's first proposal."""
     if after is None or after >= session:
         return
-    days = trading_calendar(CALENDAR).sessions(after, session)[1:]
+    days = form.calendar.sessions(after, session)[1:]
     prices = lake.read(f"{form.prices.key}/prices", days)
     for row in prices.filter((pl.col("dividend") > 0) | (pl.col("split_ratio") != 1)).iter_rows(named=True):
         if row["dividend"] > 0:
@@ -149,7 +158,7 @@ def _corporate_actions(lake: Lake, form: StrategyForm, after: date | None, sessi
         if row["split_ratio"] != 1:
             yield CorporateAction(row["date"], row["symbol"], "split", _exact(row["split_ratio"]), _exact(row["close"]))
     for row in lake.read(f"{form.prices.key}/delistings", days).iter_rows(named=True):
-        last = _last_prices(lake, f"{form.prices.key}/prices", row["last_session"], [row["symbol"]])
+        last = _last_prices(lake, f"{form.prices.key}/prices", form.calendar, row["last_session"], [row["symbol"]])
         if row["symbol"] in last:
             amount = None if row["return"] is None else _exact(row["return"])
             yield CorporateAction(row["date"], row["symbol"], "delisting", amount, _exact(last[row["symbol"]]))

@@ -13,8 +13,14 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
+from stockpicker_dagster.research.backtest.days import COSTS, returns_matrix
+from stockpicker_dagster.research.backtest.risk_ratios import drawdowns
+from stockpicker_dagster.research.backtest.rolling import rolling_sharpes, rolling_window
+
 _INK = "#1f4e79"
 _BAND = "#d99a4e"
+_LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#E69F00", ":"), ("#AA4A87", "-."))
+"""Colours that colour-blind readers can tell apart, and dashes for print."""
 _COUNTED_DAYS = 60
 
 
@@ -24,15 +30,20 @@ def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
 
 
 def row_counts(context: dg.AssetExecutionContext, frame: pl.DataFrame, days: Sequence[date]) -> dict[str, Any]:
+    """The number of rows made by the run, as in `day_counts`."""
+    counts = dict(frame.group_by("date").len().iter_rows())
+    return day_counts(context, {day: counts.get(day, 0) for day in days})
+
+
+def day_counts(context: dg.AssetExecutionContext, counts: Mapping[date, int]) -> dict[str, Any]:
     """The number of rows made by the run; in a run of few sessions each partition carries its own as well.
 
     Dagster checks every partition's metadata against all partitions of the run, which takes too long for thousands.
     """
-    if len(days) <= _COUNTED_DAYS:
-        counts = dict(frame.group_by("date").len().iter_rows())
-        for day in days:
-            context.add_asset_metadata({"dagster/partition_row_count": counts.get(day, 0)}, partition_key=str(day))
-    return {"dagster/row_count": frame.height, "sessions": len(days)}
+    if len(counts) <= _COUNTED_DAYS:
+        for day, count in counts.items():
+            context.add_asset_metadata({"dagster/partition_row_count": count}, partition_key=str(day))
+    return {"dagster/row_count": sum(counts.values()), "sessions": len(counts)}
 
 
 def describe_last(context: dg.AssetExecutionContext, metadata: Mapping[str, Any]) -> None:
@@ -78,6 +89,31 @@ def bars(name: str, labels: Sequence[str], values: Sequence[float]) -> dict[str,
     return {name: _picture(figure, axes, name.replace("_", " "))}
 
 
+def distributions(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, dg.MetadataValue]:
+    """One row a column: how its values spread from the 1st (left) to the 99th percentile (right), darker where more.
+
+    Columns with fewer than two different values have an empty row.
+    """
+    if not columns:
+        return {}
+    shares = np.array([_shares(values) for values in columns.values()])
+    figure, axes = _axes(height=0.13 * len(columns) + 0.8)
+    axes.imshow(shares, aspect="auto", cmap="Blues", extent=(1, 99, len(columns) - 0.5, -0.5), interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set_yticks(range(len(columns)), columns, fontsize=5)
+    axes.set_xlabel("from the 1st to the 99th percentile", fontsize=7)
+    axes.set_xticks([])
+    return {name: _picture(figure, axes, name.replace("_", " "))}
+
+
+def _shares(values: np.ndarray, bins: int = 48) -> np.ndarray:
+    low, high = np.percentile(values, [1, 99]) if len(values) > 1 else (0.0, 0.0)
+    if not low < high:
+        return np.zeros(bins)
+    counts, _ = np.histogram(values, bins=bins, range=(low, high))
+    return counts / counts.max()
+
+
 def equity_plot(
     name: str, days: Sequence[date], own: np.ndarray, books: np.ndarray, caveat: str = ""
 ) -> dict[str, dg.MetadataValue]:
@@ -90,6 +126,33 @@ def equity_plot(
     figure, axes = _axes()
     draw_equity(axes, days, own, books)
     return {name: _picture(figure, axes, "; ".join(filter(None, ("equity after costs, start = 1", caveat))))}
+
+
+def backtest_plots(days: pl.DataFrame, caveat: str = "") -> dict[str, dg.MetadataValue]:
+    """Stored days (`BACKTEST_SCHEMA`) as pictures: wealth among random books, drawdown, rolling Sharpe ratio, costs.
+
+    `caveat` is part of each picture. A picture for which there are too few days is left out.
+    """
+    if days.height < 2:
+        return {}
+    sessions, net = days["date"].to_list(), days["net_return"].to_numpy()
+    books = returns_matrix(days["random_net_returns"])
+    lines = {
+        "drawdown": ("drawdown after costs, part of the peak", {"drawdown": -drawdowns(net)}),
+        "costs": ("costs so far, part of equity", {kind: days[kind].cum_sum().to_numpy() for kind in COSTS}),
+    }
+    if window := rolling_window(days.height):
+        rolling = {"strategy": rolling_sharpes(net[:, None], window)[:, 0]}
+        lines["rolling_sharpe"] = (f"Sharpe ratio after costs, last {window} sessions", rolling)
+    pictures = equity_plot("equity", sessions, net, books, caveat)
+    for name, (title, drawn) in lines.items():
+        figure, axes = _axes()
+        for (label, values), (colour, dash) in zip(drawn.items(), _LINES, strict=False):
+            axes.plot(sessions, values, color=colour, linestyle=dash, linewidth=1.2, label=label)
+        if len(drawn) > 1:
+            axes.legend(loc="upper left", fontsize=7, frameon=False)
+        pictures[name] = _picture(figure, axes, "; ".join(filter(None, (title, caveat))))
+    return pictures
 
 
 def draw_equity(axes: Any, days: Sequence[date], own: np.ndarray, books: np.ndarray) -> None:

@@ -1,31 +1,35 @@
 """The partitions of assets: trading days of a source, and the periods that a walk-forward strategy's models serve.
 
-A trading day opens at midnight UTC after its close, the same evening in New York. A model's partition is named by the
-period it serves, so that a day maps to its model by lying inside it.
+A trading day opens once it is complete, in New York at midnight UTC, the same evening; `TradingCalendar.daily_cycle`
+says when elsewhere. A model's partition is named by the period it serves, so that a day maps to its model by lying
+inside it.
 """
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
+from stockpicker_dagster.strategy_form import StrategyForm
 
 _CADENCES = {"weekly": "0 0 * * 1", "monthly": "0 0 1 * *", "quarterly": "0 0 1 */3 *", "yearly": "0 0 1 1 *"}
 
 
 @lru_cache(maxsize=32)
-def trading_days(start: date) -> dg.DailyPartitionsDefinition:
+def trading_days(start: date, exchange: str = "XNYS") -> dg.DailyPartitionsDefinition:
     """One partition a session from `start` on; weekends and the exchange's holidays are no partitions."""
-    holidays = trading_calendar(CALENDAR).weekday_holidays(start, trading_calendar(CALENDAR).last_day)
+    calendar = trading_calendar(exchange)
+    zone = calendar.daily_cycle.complete_in
+    holidays = calendar.weekday_holidays(start, calendar.last_day)
     return dg.DailyPartitionsDefinition(
         start_date=start.isoformat(),
-        timezone="UTC",
+        timezone=zone,
         exclusions=[
             "0 0 * * 0",
             "0 0 * * 6",
-            *(datetime(day.year, day.month, day.day, tzinfo=UTC) for day in holidays),
+            *(datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)) for day in holidays),
         ],
     )
 
@@ -38,7 +42,8 @@ def model_periods(form: StrategyForm) -> dg.TimeWindowPartitionsDefinition | Non
         start=form.first_served.isoformat(),
         fmt="%Y-%m-%d",
         cron_schedule=_CADENCES[form.periods.retrain],
-        timezone="UTC",
+        # Days map to models only within one time zone.
+        timezone=form.calendar.daily_cycle.complete_in,
         end_offset=1,
     )
 

@@ -14,25 +14,34 @@ import polars as pl
 
 from stockpicker_dagster.components import checks
 from stockpicker_dagster.components.account_orders import EXECUTIONS_SCHEMA, execute_session, propose_rebalance
+from stockpicker_dagster.components.backtest_days import MadeDays, make_backtest_days
+from stockpicker_dagster.components.feature_view import DayFigures, FeatureView, stored_before
 from stockpicker_dagster.components.metadata import (
+    backtest_plots,
     bars,
     column_schema,
     describe_last,
-    equity_plot,
     histogram,
     row_counts,
 )
 from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
-from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA, backtest_days, returns_matrix, summarize
+from stockpicker_dagster.components.sectors import book_sectors
+from stockpicker_dagster.errors import InvalidInput, StockPickerError
+from stockpicker_dagster.evaluation.judgement import judge
+from stockpicker_dagster.evaluation.stored_days import stored_backtest
+from stockpicker_dagster.market.decision_records import definition_under, load_decisions
+from stockpicker_dagster.market.universes import Universe
+from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA, summarize
 from stockpicker_dagster.research.cross_section import scale
+from stockpicker_dagster.research.exposures import sessions_needed, size_and_beta
+from stockpicker_dagster.research.neutralization import Exposures
 from stockpicker_dagster.research.plan import PLAN_SCHEMA, plan_rebalance
 from stockpicker_dagster.research.rebalancing import rebalance_days
 from stockpicker_dagster.research.splits import Split
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
-from stockpicker_dagster.storage.lake import DEFINITION, Bundle, DayTable
-from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
+from stockpicker_dagster.storage.lake import DEFINITION, Bundle, DayTable, Lake
+from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.training.datasets import LabelRule, build_dataset
 from stockpicker_dagster.training.models import describe_model, load_model, train_model
 from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA, score_days
@@ -54,11 +63,11 @@ class _Strategy:
         self.name = name
         self.form = form
         self.features = form.feature_set().names
-        self.calendar = trading_calendar(CALENDAR)
-        self.days = trading_days(form.prices.start)
+        self.calendar = form.calendar
+        self.days = trading_days(form.prices.start, form.prices.calendar)
         self.periods = model_periods(form)
         self.prices_key = dg.AssetKey([form.prices.key, "prices"])
-        self.features_key = dg.AssetKey([form.prices.key, form.features.set, "features"])
+        self.features_key = dg.AssetKey([form.prices.key, form.features.name, "features"])
         self.delistings_table = f"{form.prices.key}/delistings"
         self.caveat = form.prices.build().caveat or "none"
 
@@ -89,9 +98,15 @@ class _Strategy:
             "dagster_type": dg.Any,
         }
 
-    def days_of(self, asset: str, table: pl.DataFrame) -> DayTable:
-        """A daily table with the definition that its days were made under."""
-        return DayTable(table, note={DEFINITION: self.form.definition(asset)})
+    def days_of(self, asset: str, table: pl.DataFrame, made_from: dg.AssetKey) -> DayTable:
+        """A daily table with the definition that its days were made under, and the asset that they were made from."""
+        note = {DEFINITION: self.form.definition(asset)}
+        return DayTable(table, note=note, made_from=made_from.to_user_string())
+
+    def definition(self, asset: str, period: str, lake: Lake) -> str:
+        """The definition of a period's dataset or model, and of the decisions about prices that it was made under."""
+        decisions = load_decisions(lake, self.form.prices.key)
+        return definition_under(self.form.definition(asset), decisions, self.split(period).last_known)
 
     def sessions_served(self, through: date) -> list[date]:
         """The sessions from the first that a model serves up to `through`."""
@@ -133,34 +148,96 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
             checks.SCALED,
         ),
         ins={"features": dg.AssetIn(strategy.features_key)},
+        deps=_membership_deps(strategy),
     )
-    def scaled_features(context: dg.AssetExecutionContext, features: pl.LazyFrame) -> dg.MaterializeResult:
+    def scaled_features(
+        context: dg.AssetExecutionContext, features: pl.LazyFrame, deployment: Deployment
+    ) -> dg.MaterializeResult:
         days = sessions_of(context)
-        universe = form.universe.build(form.prices.build(), days[-1])
-        members = universe.membership(days)
-        rows = features.select("symbol", "date", *strategy.features).join(
-            members.lazy(), on=["symbol", "date"], how="semi"
+        source, lake = form.prices.build(), deployment.lake
+        form.universe.keep_list(lake, deployment.now())
+        universe = form.universe.build(source, (days[0], days[-1]), lake, strategy.calendar)
+        members = form.universe.narrowed(universe.membership(days), source, lake, strategy.calendar)
+        rows = (
+            features.select("symbol", "date", *strategy.features)
+            .join(members.lazy(), on=["symbol", "date"], how="semi")
+            .collect()
         )
-        table = scale(
-            rows.collect(), strategy.features, form.scaling.method, form.scaling.imputation, form.scaling.quantiles
-        )
+        scaling = form.scaling
+        exposures = _exposures(strategy, universe, rows, lake)
+        table = scale(rows, strategy.features, scaling.method, scaling.imputation, scaling.quantiles, exposures)
+        raw, view = _looked_at(strategy, lake, days, rows, table)
         describe_last(
             context,
             {
                 "caveat": strategy.caveat,
                 "universe": universe.name,
-                "universe_point_in_time": universe.point_in_time,
+                "universe_point_in_time": universe.history,
                 "universe_caveat": universe.caveat or "none",
                 "members_last_day": members.filter(pl.col("date") == days[-1]).height,
+                "neutralized": ", ".join(scaling.neutralize or ["nothing"]),
+                **view.metadata(),
             },
         )
         return dg.MaterializeResult(
-            value=strategy.days_of("scaled_features", table),
+            value=strategy.days_of("scaled_features", table, strategy.features_key),
             metadata=row_counts(context, table, days),
-            check_results=[checks.complete_and_finite(table, strategy.features)],
+            check_results=[
+                checks.complete_and_finite(table, strategy.features),
+                checks.coverage_holds(raw, days),
+                checks.columns_vary(view.figures.counting(raw), days),
+            ],
         )
 
     return scaled_features
+
+
+def _looked_at(
+    strategy: _Strategy, lake: Lake, days: Sequence[date], rows: pl.DataFrame, table: pl.DataFrame
+) -> tuple[DayFigures, FeatureView]:
+    """The figures of the members' features, and a view of the scaled ones, both from the sessions before `days` on."""
+    names, form = strategy.features, strategy.form
+    features_before = stored_before(
+        lake, strategy.features_key.to_user_string(), names, form.features_definition, days[0]
+    )
+    scaled_before = stored_before(
+        lake, strategy.key("scaled_features").to_user_string(), names, form.definition("scaled_features"), days[0]
+    )
+    view = FeatureView(names, scaled_before)
+    view.look_at(days, table)
+    return DayFigures.of(features_before, names).then(DayFigures.of(rows, names)), view
+
+
+def _exposures(strategy: _Strategy, universe: Universe, rows: pl.DataFrame, lake: Lake) -> Exposures | None:
+    """What features shall say nothing about, for each of `rows`; None where nothing is asked to be taken out."""
+    scaling, prices = strategy.form.scaling, strategy.form.prices
+    table = rows.select("symbol", "date")
+    if not scaling.neutralize or table.is_empty():
+        return None
+    days = table["date"].unique().sort().to_list()
+    if scaling.by_numbers:
+        stored = lake.scan(strategy.prices_key.to_user_string(), sessions_needed(days, strategy.calendar, prices.start))
+        asked = stored.filter(pl.col("symbol").is_in(table["symbol"].unique().to_list())).collect()
+        table = size_and_beta(table, asked, strategy.calendar)
+    if scaling.by_sector:
+        table = table.join(universe.sectors_on(days), on=["symbol", "date"], how="left")
+        if table["sector"].null_count() == table.height:
+            raise InvalidInput(
+                f"scaling cannot neutralize the sector: the universe {universe.name!r} says no member's sector; "
+                "leave it out, or give the list a column sector"
+            )
+    return Exposures(table, "sector" if scaling.by_sector else None, scaling.by_numbers)
+
+
+def _membership_deps(strategy: _Strategy) -> list[dg.AssetDep]:
+    """What decides membership and exposures beside the features: a universe's lists, and prices up to the day.
+
+    Windows of prices reach back over as many sessions as the rule says, and are read from the lake.
+    """
+    universe = strategy.form.universe
+    needs_prices = universe.needs_prices or strategy.form.scaling.by_numbers
+    lists = [dg.AssetDep(["universes", universe.listed, "members"])] if universe.listed else []
+    return [*lists, *([dg.AssetDep(strategy.prices_key)] if needs_prices else [])]
 
 
 def _datasets(strategy: _Strategy) -> dg.AssetsDefinition:
@@ -182,7 +259,7 @@ def _datasets(strategy: _Strategy) -> dg.AssetsDefinition:
             strategy.features,
             rule,
             strategy.calendar,
-            form.definition("datasets"),
+            strategy.definition("datasets", period, lake),
         )
 
     @dg.asset(
@@ -244,7 +321,9 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
         ),
         ins={"datasets": dg.AssetIn(strategy.key("datasets"))},
     )
-    def trained_model(context: dg.AssetExecutionContext, datasets: dict[str, Path]) -> dict[str, Bundle]:
+    def trained_model(
+        context: dg.AssetExecutionContext, datasets: dict[str, Path], deployment: Deployment
+    ) -> dict[str, Bundle]:
         models: dict[str, Bundle] = {}
         for period, folder in sorted(datasets.items()):
             models[period] = train_model(
@@ -254,8 +333,8 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
                 algorithm.name,
                 algorithm.hyperparameters,
                 algorithm.seed,
-                strategy.form.definition("trained_model"),
-                strategy.form.definition("datasets"),
+                strategy.definition("trained_model", period, deployment.lake),
+                strategy.definition("datasets", period, deployment.lake),
             )
             described = describe_model(models[period])
             context.log.info("model %s of %s: %s", described["model_id"], period, described["metrics"])
@@ -295,11 +374,16 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
         ins={"scaled_features": dg.AssetIn(strategy.key("scaled_features")), "trained_model": model_in},
     )
     def predictions(
-        context: dg.AssetExecutionContext, scaled_features: pl.LazyFrame, trained_model: dict[str, Path]
+        context: dg.AssetExecutionContext,
+        scaled_features: pl.LazyFrame,
+        trained_model: dict[str, Path],
+        deployment: Deployment,
     ) -> dg.MaterializeResult:
         days = sessions_of(context)
         models = {
-            period: load_model(folder, strategy.name, strategy.features, strategy.form.definition("trained_model"))
+            period: load_model(
+                folder, strategy.name, strategy.features, strategy.definition("trained_model", period, deployment.lake)
+            )
             for period, folder in trained_model.items()
         }
         table = score_days(
@@ -317,7 +401,7 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
             },
         )
         return dg.MaterializeResult(
-            value=strategy.days_of("predictions", table),
+            value=strategy.days_of("predictions", table, strategy.key("scaled_features")),
             metadata=row_counts(context, table, days),
             check_results=[checks.every_member_ranked(table)],
         )
@@ -341,43 +425,43 @@ def _backtest_metrics(strategy: _Strategy) -> dg.AssetsDefinition:
     )
     def backtest_metrics(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
         days = sessions_of(context)
-        table = _backtest_table(strategy, deployment, days)
-        describe_last(context, _backtest_metadata(table, strategy.caveat))
+        made = make_backtest_days(strategy.name, strategy.form, deployment.lake, days)
+        context.log.info("the back-test %s", made.began)
+        describe_last(context, _backtest_metadata(strategy, deployment, made, days[0]))
         return dg.MaterializeResult(
-            value=strategy.days_of("backtest_metrics", table),
-            metadata=row_counts(context, table, days),
-            check_results=[checks.equity_adds_up(table)],
+            value=strategy.days_of("backtest_metrics", made.table, strategy.key("predictions")),
+            metadata=row_counts(context, made.table, days),
+            check_results=[checks.equity_adds_up(made.table)],
         )
 
     return backtest_metrics
 
 
-def _backtest_table(strategy: _Strategy, deployment: Deployment, days: list[date]) -> pl.DataFrame:
-    backtest, lake = strategy.form.backtest, deployment.lake
-    sessions = strategy.sessions_served(days[-1])
-    if not sessions:
-        return pl.DataFrame(schema=BACKTEST_SCHEMA)
-    return backtest_days(
-        lake.read(strategy.key("predictions").to_user_string(), sessions),
-        lake.read(strategy.prices_key.to_user_string(), sessions),
-        lake.read(strategy.delistings_table, sessions),
-        sessions,
-        days,
-        backtest.rules(),
-        strategy.calendar,
-        backtest.simulations,
-        backtest.seed,
-    )
+def _backtest_metadata(strategy: _Strategy, deployment: Deployment, made: MadeDays, first: date) -> dict[str, Any]:
+    """The back-test up to the last day of the run, from stored days, with its verdict.
 
-
-def _backtest_metadata(table: pl.DataFrame, caveat: str) -> dict[str, Any]:
-    """The run's own days at a glance; a run of few days has few figures."""
-    summary = summarize(table) if table.height > 1 else None
-    if summary is None:
-        return {"caveat": caveat}
+    To show it is to look at it, and makes it a trial.
+    """
+    table, caveat = made.table, strategy.caveat
+    if table.is_empty():
+        return {"caveat": caveat, "back_test": made.began}
+    earlier = strategy.sessions_served(first)[:-1]
+    try:
+        if earlier:
+            past = stored_backtest(strategy.name, strategy.form, deployment.lake, earlier[0], earlier[-1])
+            table = pl.concat([past, table])
+    except StockPickerError as error:
+        return {"caveat": caveat, "back_test": made.began, "verdict": f"none: {error}"}
+    judgement = judge(strategy.name, strategy.form, table, deployment.database, deployment.now())
+    summary = summarize(table)
+    assert summary is not None
     performance = summary.performance
     return {
         "caveat": caveat,
+        "back_test": made.began,
+        "verdict": judgement.verdict.words if judgement.verdict else f"none: {judgement.no_verdict}",
+        "verdict_reason": judgement.verdict.reason if judgement.verdict else "none",
+        "trials": judgement.verdict.trials if judgement.verdict else "none",
         "span": f"{summary.first} to {summary.last}",
         "net_sharpe": performance.net_sharpe,
         "gross_sharpe": performance.gross_sharpe,
@@ -385,13 +469,7 @@ def _backtest_metadata(table: pl.DataFrame, caveat: str) -> dict[str, Any]:
         "max_drawdown": performance.max_drawdown,
         "turnover_per_year": performance.turnover_per_year,
         "random_book_percentile": summary.random_books.percentile if summary.random_books else "never traded",
-        **equity_plot(
-            "equity",
-            table["date"].to_list(),
-            table["net_return"].to_numpy(),
-            returns_matrix(table["random_net_returns"]),
-            caveat,
-        ),
+        **backtest_plots(table, caveat),
     }
 
 
@@ -407,30 +485,12 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
             column_schema(PLAN_SCHEMA),
             checks.PLAN,
         ),
-        ins={
-            "predictions": dg.AssetIn(strategy.key("predictions")),
-            "prices": dg.AssetIn(strategy.prices_key),
-        },
-        deps=[strategy.key("backtest_metrics")],
+        # As with the back-test, a target may follow from those before it, which are read from the lake.
+        deps=[strategy.key("predictions"), strategy.prices_key, strategy.key("backtest_metrics")],
     )
-    def rebalance_orders(
-        context: dg.AssetExecutionContext,
-        predictions: pl.LazyFrame,
-        prices: pl.LazyFrame,
-        deployment: Deployment,
-    ) -> dg.MaterializeResult:
+    def rebalance_orders(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
         days = sessions_of(context)
-        backtest = form.backtest
-        deciding = rebalance_days(days, backtest.rebalance, strategy.calendar, backtest.rebalance_offset)
-        plan = plan_rebalance(
-            predictions.collect(),
-            prices.collect(),
-            days,
-            deciding,
-            backtest.long,
-            backtest.short,
-            backtest.weights,
-        )
+        plan = _plan_table(strategy, deployment, days)
         outcome = propose_rebalance(deployment, strategy.name, form, days[-1], plan)
         context.log.info(outcome.sentence)
         describe_last(
@@ -442,12 +502,31 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
             },
         )
         return dg.MaterializeResult(
-            value=strategy.days_of("rebalance_orders", plan),
+            value=strategy.days_of("rebalance_orders", plan, strategy.key("predictions")),
             metadata=row_counts(context, plan, days),
-            check_results=[checks.legs_balance(plan)],
+            check_results=[checks.legs_balance(plan, form.backtest.rules().largest_leg)],
         )
 
     return rebalance_orders
+
+
+def _plan_table(strategy: _Strategy, deployment: Deployment, days: list[date]) -> pl.DataFrame:
+    rules, lake = strategy.form.backtest.rules(), deployment.lake
+    sessions = strategy.sessions_served(days[-1]) if rules.remembers else days
+    if not sessions:
+        return pl.DataFrame(schema=PLAN_SCHEMA)
+    history = strategy.calendar.sessions(strategy.form.prices.start, sessions[0])[:-1]
+    look_back = history[-rules.look_back :] if rules.look_back else []
+    return plan_rebalance(
+        lake.read(strategy.key("predictions").to_user_string(), sessions),
+        lake.read(strategy.prices_key.to_user_string(), [*look_back, *sessions]),
+        sessions,
+        days,
+        rebalance_days(sessions, rules.rebalance, strategy.calendar, rules.rebalance_offset),
+        rules,
+        look_back=look_back,
+        sectors=book_sectors(strategy.form, lake, sessions),
+    )
 
 
 def _rebalance_approval(strategy: _Strategy) -> dg.AssetSpec:

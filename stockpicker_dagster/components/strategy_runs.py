@@ -5,24 +5,21 @@ sent once by the ledger, never by a run key.
 """
 
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from stockpicker_dagster.components.partitions import model_periods
-from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.research.splits import period_of
 from stockpicker_dagster.storage.deployment import Deployment
-from stockpicker_dagster.strategy_form import CALENDAR, StrategyForm
+from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading.approval import Outcome, outcomes_after
 
-_NEW_YORK = "America/New_York"
-_DAILY_CRON = "15 20 * * *"
-"""Quarter past eight in the evening: the day's partition has opened, in winter and in summer time."""
 _TRAINING_CRON = "0 5 * * *"
-"""Early in the morning, hours before the evening's scores need the model of a period that begins with the day."""
+"""Early in the exchange's morning, hours before the evening's scores need the model of a period that begins with the
+day."""
 
 
 def strategy_runs(name: str, form: StrategyForm) -> dg.Definitions:
@@ -30,8 +27,7 @@ def strategy_runs(name: str, form: StrategyForm) -> dg.Definitions:
     daily = dg.define_asset_job(
         f"{name}_daily",
         selection=dg.AssetSelection.assets(
-            [form.prices.key, "prices"],
-            [form.prices.key, form.features.set, "features"],
+            *(table.split("/") for table in form.shared_tables),
             *([name, asset] for asset in ("scaled_features", "predictions", "backtest_metrics", "rebalance_orders")),
         ),
         description=f"Everything that {name!r} needs of one session, from prices to the proposed rebalance.",
@@ -56,14 +52,9 @@ def strategy_runs(name: str, form: StrategyForm) -> dg.Definitions:
     )
 
 
-def _new_york_day(moment: datetime) -> date:
-    """The day in New York: the UTC date of the evening tick is already the next one, which would skip Fridays."""
-    return moment.astimezone(ZoneInfo(_NEW_YORK)).date()
-
-
 def _no_run(form: StrategyForm, day: date) -> str | None:
     """Why nothing can run on `day`; None if it can."""
-    if not trading_calendar(CALENDAR).is_session(day):
+    if not form.calendar.is_session(day):
         return f"{day} is no trading session"
     if missing := form.missing_files():
         return f"not there: {', '.join(map(str, missing))}; put it there, or change the path in the strategy"
@@ -71,15 +62,18 @@ def _no_run(form: StrategyForm, day: date) -> str | None:
 
 
 def _daily_schedule(name: str, form: StrategyForm, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    collected_at = form.calendar.daily_cycle.collected_at
+
     @dg.schedule(
         name=f"{name}_daily",
         job=job,
-        cron_schedule=_DAILY_CRON,
-        execution_timezone=_NEW_YORK,
+        cron_schedule=f"{collected_at.minute} {collected_at.hour} * * *",
+        execution_timezone=form.calendar.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        day = _new_york_day(context.scheduled_execution_time)
+        # Not the UTC date of the tick: in the evening of New York it is the next one already, and Fridays were skipped.
+        day = form.calendar.session_collected_at(context.scheduled_execution_time)
         if reason := _no_run(form, day):
             return dg.SkipReason(reason)
         return dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
@@ -92,11 +86,11 @@ def _training_schedule(name: str, form: StrategyForm, job: UnresolvedAssetJobDef
         name=f"{name}_training",
         job=job,
         cron_schedule=_TRAINING_CRON,
-        execution_timezone=_NEW_YORK,
+        execution_timezone=form.calendar.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def training(context: dg.ScheduleEvaluationContext, deployment: Deployment) -> dg.RunRequest | dg.SkipReason:
-        day = _new_york_day(context.scheduled_execution_time)
+        day = context.scheduled_execution_time.astimezone(ZoneInfo(form.calendar.time_zone)).date()
         if reason := _no_run(form, day):
             return dg.SkipReason(reason)
         assert form.periods.retrain is not None

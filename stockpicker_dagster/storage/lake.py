@@ -29,6 +29,8 @@ _YEAR_FILE = "year.parquet"
 
 DEFINITION = "definition"
 """In a day's note: a digest of the settings that the day was made under."""
+DECISIONS = "decisions"
+"""In a day's note: a digest of the decisions about prices that the day was made under; absent if there were none."""
 _OF_DIFFERENT_COLUMNS = (
     pl.exceptions.SchemaError,
     pl.exceptions.ColumnNotFoundError,
@@ -68,13 +70,30 @@ class MissingBundle(StockPickerError):
 class DayTable:
     """A daily table's rows, with what is stored along with them for the same days.
 
-    `note` is kept inside every day written, such as which symbols were asked for. `beside` holds further tables of the
-    same days by name, such as a source's delistings; each is written before the table itself.
+    `note` is kept inside every day written, such as which symbols were asked for, and `day_notes` inside the day named,
+    such as which decisions it was made under. `beside` holds further tables of the same days by name, such as a
+    source's delistings; each is written before the table itself. `made_from` names the daily table whose `DECISIONS`
+    each day takes over.
     """
 
     frame: pl.DataFrame
     note: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    day_notes: Mapping[date, Mapping[str, str]] = field(default_factory=dict)
+    made_from: str | None = None
+
+
+@dataclass(frozen=True)
+class DayPieces:
+    """A daily table that is too long to be held at once: its rows piece by piece, each with the days it is all of.
+
+    `pieces` is gone through once, and a piece is stored before the next one is asked for. `note` and `made_from` are as
+    in `DayTable`.
+    """
+
+    pieces: Iterable[tuple[Sequence[date], pl.DataFrame]]
+    note: Mapping[str, str] = field(default_factory=dict)
+    made_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,7 @@ class Lake:
         days: Sequence[date],
         sessions_of_year: SessionsOfYear,
         note: Mapping[str, str] | None = None,
+        day_notes: Mapping[date, Mapping[str, str]] | None = None,
     ) -> None:
         """Stores `days` of `table`; a day without rows becomes an empty file, every other stored day stays as it is.
 
@@ -117,13 +137,16 @@ class Lake:
         wanted = set(days)
         if stray := sorted(set(frame["date"].unique()) - wanted):
             raise InvalidInput(f"{table} was given rows of {describe_days(stray)} while writing {describe_days(days)}")
-        by_day = {key[0]: part for key, part in frame.partition_by("date", as_dict=True, maintain_order=True).items()}
         empty = frame.clear()
-        notes = dict(note or {})
+        notes = {day: {**(note or {}), **(day_notes or {}).get(day, {})} for day in days}
         with self._locked(table):
             for year, of_year in _by_year(days).items():
+                rows = frame.filter(pl.col("date").dt.year() == year)
+                by_day = {
+                    key[0]: part for key, part in rows.partition_by("date", as_dict=True, maintain_order=True).items()
+                }
                 parts = {day: by_day.get(day, empty) for day in of_year}
-                self._write_year(table, year, parts, dict.fromkeys(of_year, notes), sessions_of_year(year))
+                self._write_year(table, year, parts, {day: notes[day] for day in of_year}, sessions_of_year(year))
 
     def days(self, table: str) -> list[date]:
         """The stored sessions of `table`, ascending; empty if nothing was ever written."""
@@ -188,6 +211,11 @@ class Lake:
             for path in [compacted] if compacted.is_file() else _day_files(folder):
                 notes.update(_notes_in(path))
         return dict(sorted(notes.items()))
+
+    def decisions(self, table: str, days: Sequence[date]) -> dict[date, dict[str, str]]:
+        """The `DECISIONS` that stored days of `table` were made under, as notes of what is made from them."""
+        notes = self.notes(table)
+        return {day: {DECISIONS: notes[day][DECISIONS]} for day in days if DECISIONS in notes.get(day, {})}
 
     def _write_year(
         self,
@@ -258,6 +286,14 @@ class Lake:
         if not folder.is_dir():
             raise MissingBundle(table, key)
         return folder
+
+    def keep_bundles(self, table: str, keys: Iterable[str]) -> None:
+        """Removes every bundle of `table` but those of `keys`."""
+        kept = set(keys)
+        for key in self.bundles(table):
+            if key not in kept:
+                with self._locked(table):
+                    shutil.rmtree(self._folder(f"{table}/{key}"))
 
     def _put_back(self, table: str) -> None:
         """Gives its name back to a bundle whose replacement was cut off between two renames."""

@@ -27,9 +27,12 @@ def store_symbol_set(lake: Lake, table: str, symbols: Sequence[str] | None) -> d
 
 
 def incomplete_days(lake: Lake, table: str, symbols: Sequence[str] | None) -> dict[date, list[str]]:
-    """The stored days that were never asked for some of `symbols`, with those symbols."""
+    """The stored days that were never asked for some of `symbols`, with those symbols.
+
+    `symbols` None is every symbol of the source: a day that was asked for some alone lacks `EVERY_SYMBOL`.
+    """
     if symbols is None:
-        return {}
+        return {day: [EVERY_SYMBOL] for day, note in lake.notes(table).items() if note[_NOTE] != EVERY_SYMBOL}
     wanted = set(symbols)
     absent: dict[str, list[str]] = {EVERY_SYMBOL: []}
     incomplete: dict[date, list[str]] = {}

@@ -29,6 +29,7 @@ SESSION = date(2023, 6, 30)
 DAYS = CALENDAR.sessions(date(2023, 6, 1), date(2023, 7, 5))
 """The lake of these tests; it goes on after the session where a test says so."""
 NOW = datetime(2023, 7, 1, 1, 15, tzinfo=UTC)
+MODEL = b'{"data_version": "data-1", "model_id": "model-1"}'
 
 
 def ago(sessions: int) -> date:
@@ -67,7 +68,7 @@ def store(
     for table, (rows, schema) in tables.items():
         frame = pl.DataFrame(rows, schema=schema, orient="row").sort("date", "symbol")
         lake.write_days(table, frame, days, lambda year: CALENDAR.sessions(date(year, 1, 1), date(year, 12, 31)))
-    lake.write_bundle("mine/trained_model", "2023-04-01", Bundle({"model.json": b'{"data_version": "data-1"}'}))
+    lake.write_bundle("mine/trained_model", "2023-04-01", Bundle({"model.json": MODEL}))
 
 
 PLAN = pl.DataFrame(

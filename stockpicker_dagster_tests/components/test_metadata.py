@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.components import metadata
+from stockpicker_dagster_tests.tear_sheet.invented import invented_days
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01")
 JANUARY = [date(2024, 1, 1) + timedelta(day) for day in range(100)]
@@ -93,8 +94,9 @@ def test_every_plot_is_a_picture_inside_markdown_that_needs_no_network() -> None
         **metadata.histogram("scores", np.arange(5.0), "score"),
         **metadata.bars("ics", ["a", "b"], [0.1, 0.2]),
         **metadata.equity_plot("equity", JANUARY[:3], own, books),
+        **metadata.distributions("spread", {"a": np.arange(50.0), "b": np.ones(50), "c": np.empty(0)}),
     }
-    assert set(plots) == {"stocks_with_prices", "scores", "ics", "equity"}
+    assert set(plots) == {"stocks_with_prices", "scores", "ics", "equity", "spread"}
     for value in plots.values():
         assert str(value.value).startswith("![")
         assert "http" not in str(value.value).partition("base64,")[0]
@@ -112,7 +114,17 @@ def test_too_little_to_draw_is_no_plot() -> None:
     assert metadata.lines_plot("n", pl.DataFrame({"date": JANUARY[:1], "n": [1]})) == {}
     assert metadata.histogram("n", np.ones(1), "n") == {}
     assert metadata.bars("n", [], []) == {}
+    assert metadata.distributions("n", {}) == {}
     assert metadata.equity_plot("n", JANUARY[:1], np.zeros(1), np.zeros((1, 3))) == {}
+
+
+def test_a_back_test_is_drawn_from_its_stored_days_as_far_as_they_reach() -> None:
+    whole = invented_days(books=20)
+    assert set(metadata.backtest_plots(whole, "simulated")) == {"equity", "drawdown", "rolling_sharpe", "costs"}
+    assert set(metadata.backtest_plots(whole.head(50))) == {"equity", "drawdown", "costs"}
+    assert metadata.backtest_plots(whole.head(1)) == {}
+    for picture in metadata.backtest_plots(whole, "simulated").values():
+        assert "simulated](data:image/png" in str(picture.value)
 
 
 def test_the_equity_curve_compounds_and_lies_over_the_books_percentiles() -> None:

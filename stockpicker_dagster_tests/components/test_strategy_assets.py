@@ -28,10 +28,12 @@ WALKING = strategy_form()
 FIXED_FORM = strategy_form(prices={"start": date(2020, 1, 2), "stocks": 12}, periods=FIXED)
 DAILY = ("scaled_features", "predictions", "backtest_metrics", "rebalance_orders", "rebalance_approval", "executions")
 CHECKS = {
-    "scaled_features": "complete_and_finite",
-    "predictions": "every_member_ranked",
-    "backtest_metrics": "equity_adds_up",
-    "rebalance_orders": "legs_balance",
+    ("scaled_features", "complete_and_finite"),
+    ("scaled_features", "coverage_holds"),
+    ("scaled_features", "columns_vary"),
+    ("predictions", "every_member_ranked"),
+    ("backtest_metrics", "equity_adds_up"),
+    ("rebalance_orders", "legs_balance"),
 }
 
 
@@ -88,8 +90,8 @@ def test_a_range_of_any_asset_is_one_run() -> None:
 
 
 def test_checks_are_declared_on_the_tables_and_block_what_follows(graph: AssetGraph) -> None:
-    declared = {each.asset_key.path[1]: each for each in graph.asset_check_keys if each.asset_key.path[0] == "mine"}
-    assert {name: each.name for name, each in declared.items()} == CHECKS
+    declared = [each for each in graph.asset_check_keys if each.asset_key.path[0] == "mine"]
+    assert {(each.asset_key.path[1], each.name) for each in declared} == CHECKS
     for asset in strategy_assets("mine", WALKING):
         if isinstance(asset, dg.AssetsDefinition):
             assert all(spec.blocking for spec in asset.check_specs)

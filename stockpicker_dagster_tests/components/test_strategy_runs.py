@@ -48,7 +48,7 @@ def test_the_evening_of_a_session_asks_for_that_session_which_has_opened(day: da
     request = tick(FORM, "daily", evening(day))
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == request.run_key == str(day)
-    assert runs_file.trading_calendar("XNYS").is_session(day)
+    assert FORM.calendar.is_session(day)
     opens = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + 86_400
     assert evening(day).timestamp() >= opens
 

@@ -1,5 +1,6 @@
 """The I/O manager: any range of days is one lazy frame, model periods are folders, nothing is configurable."""
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from stockpicker_dagster.components.partitions import trading_days
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.home import home
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED, LakeIOManager
-from stockpicker_dagster.storage.lake import Bundle, DayTable, Lake, MissingBundle, MissingDays
+from stockpicker_dagster.storage.lake import DECISIONS, Bundle, DayPieces, DayTable, Lake, MissingBundle, MissingDays
 
 DAYS = trading_days(date(2023, 12, 1))
 PERIODS = dg.TimeWindowPartitionsDefinition(start="2024-01-01", fmt="%Y-%m-%d", cron_schedule="0 0 1 * *")
@@ -81,6 +82,37 @@ def test_what_lies_beside_a_table_is_stored_for_the_same_days() -> None:
     lake = Lake(home().lake)
     assert lake.read("s/beside", WEEK).equals(FRAME.head(1))
     assert lake.notes("s/t") == {day: {"asked": "A"} for day in WEEK}
+
+
+def test_pieces_are_stored_one_after_the_other_and_leave_the_files_of_the_whole() -> None:
+    seen = []
+
+    def pieces() -> Iterator[tuple[list[date], pl.DataFrame]]:
+        for days in (WEEK[:1], WEEK[1:]):
+            seen.append(Lake(home().lake).days("s/t"))
+            yield days, FRAME.filter(pl.col("date").is_in(days))
+
+    store(DayPieces(pieces(), {"made": "so"}), "2024-01-02", "2024-01-05")
+    assert seen == [[], WEEK[:1]]
+    folder = home().lake / "s" / "t" / "year=2024"
+    in_pieces = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    store(DayTable(FRAME, {"made": "so"}), "2024-01-02", "2024-01-05")
+    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == in_pieces
+
+
+def test_what_is_made_from_a_table_takes_over_the_decisions_that_its_days_were_made_under() -> None:
+    lake = Lake(home().lake)
+    decided = {WEEK[2]: {DECISIONS: "one"}, WEEK[3]: {DECISIONS: "two"}}
+    lake.write_days("s/prices", FRAME, WEEK, lambda _: WEEK, {"asked": "A"}, decided)
+    pieces = DayPieces([(WEEK[:3], FRAME[:3]), (WEEK[3:], FRAME[3:])], made_from="s/prices")
+    for value in (DayTable(FRAME, made_from="s/prices"), pieces):
+        store(value, "2024-01-02", "2024-01-05")
+        assert lake.notes("s/t") == {WEEK[0]: {}, WEEK[1]: {}, **decided}
+
+
+def test_pieces_that_leave_a_day_out_are_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="s/t was made without 2024-01-05"):
+        store(DayPieces([(WEEK[:3], FRAME[:3])]), "2024-01-02", "2024-01-05")
 
 
 def test_a_day_that_was_never_stored_raises_naming_it() -> None:

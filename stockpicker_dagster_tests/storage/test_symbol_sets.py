@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.storage.lake import Lake
-from stockpicker_dagster.storage.symbol_sets import incomplete_days, store_symbol_set
+from stockpicker_dagster.storage.symbol_sets import EVERY_SYMBOL, incomplete_days, store_symbol_set
 
 FIRST, SECOND = date(2024, 1, 2), date(2024, 1, 3)
 
@@ -36,9 +36,10 @@ def test_a_day_that_was_asked_for_everything_lacks_nothing(lake: Lake) -> None:
     assert incomplete_days(lake, "s/prices", ["A"]) == {}
 
 
-def test_a_source_that_is_asked_for_everything_has_no_incomplete_days(lake: Lake) -> None:
+def test_a_day_that_was_asked_for_some_symbols_is_incomplete_once_all_are_needed(lake: Lake) -> None:
     store(lake, FIRST, ["A"])
-    assert incomplete_days(lake, "s/prices", None) == {}
+    store(lake, SECOND, None)
+    assert incomplete_days(lake, "s/prices", None) == {FIRST: [EVERY_SYMBOL]}
 
 
 def test_a_set_whose_file_is_lost_counts_as_never_asked_for(lake: Lake) -> None:

@@ -20,16 +20,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
+import click
+import dagster as dg
 import polars as pl
 import pytest
 
 from stockpicker_dagster.cli import main
+from stockpicker_dagster.components import checks
 from stockpicker_dagster.components.account_orders import EXECUTIONS_SCHEMA
+from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.market.fundamentals.facts import FACTS_SCHEMA
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA
-from stockpicker_dagster.research.features.factors import FEATURES
+from stockpicker_dagster.research.backtest.significance.verdict import STRONG, WEAK
+from stockpicker_dagster.research.features.declaration import feature_set
+from stockpicker_dagster.research.features.honesty import try_on_invented_prices
 from stockpicker_dagster.research.plan import PLAN_SCHEMA
 from stockpicker_dagster.strategy_form import LimitsForm
+from stockpicker_dagster.strategy_form.feature_module import FOLDER, feature_module
 from stockpicker_dagster.trading.proposal import State
 from stockpicker_dagster.trading.risk import Limits
 from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA
@@ -250,13 +258,14 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_the_tables_say_what_the_code_declares() -> None:
-    """Fields, hyperparameters and factors alike; `.venv/bin/python docs/reference_tables.py` puts a page right."""
-    reference, page = _module("reference_tables"), _page("docs/user-guide.md")
-    assert sorted(reference.tables_on(page)) == sorted(reference.tables())
-    assert reference.with_tables(page) == page
+    """Fields, features and reasons alike; `.venv/bin/python docs/reference_tables.py` puts the pages right."""
+    reference = _module("reference_tables")
+    pages = [page.read_text() for page in reference.PAGES]
+    assert sorted(name for page in pages for name in reference.tables_on(page)) == sorted(reference.tables())
+    assert [reference.with_tables(page) for page in pages] == pages
 
 
-def test_every_field_and_every_factor_has_a_row() -> None:
+def test_every_field_and_every_feature_has_a_row() -> None:
     reference, page = _module("reference_tables"), _page("docs/user-guide.md")
     parts = reference.forms()
     for name, form in parts.items():
@@ -264,7 +273,28 @@ def test_every_field_and_every_factor_has_a_row() -> None:
         own = [known for known in form.model_fields if prefix + known not in parts]
         table = page.split(f"<!-- table: {name} -->")[1].split("<!-- end of table -->")[0]
         assert _first_cells(table) == own, name
-    assert _first_cells(_section(page, "### Factors")) == [feature.name for feature in FEATURES]
+    features = _page("docs/features.md")
+    for name in ("factors", "alpha158", "multi_factor"):
+        table = features.split(f"<!-- table: features.{name} -->")[1].split("<!-- end of table -->")[0]
+        firsts = " ".join(line.split("|")[1] for line in table.strip().splitlines())
+        assert re.findall(r"`([^`]+)`", firsts) == list(feature_set(name).names)
+
+
+def test_the_sets_are_as_large_as_the_page_says() -> None:
+    overview = _page("docs/features.md").partition("\n## ")[0]
+    sizes = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", overview, re.MULTILINE))
+    assert {name: len(feature_set(name).names) for name in sizes} == {name: int(size) for name, size in sizes.items()}
+    assert set(sizes) == {"factors", "alpha158", "multi_factor"}
+
+
+def test_the_feature_module_shown_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [shown] = re.findall(r"```python\n(.*?)```", _page("docs/features.md"), re.DOTALL)
+    monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path))
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "my_features.py").write_text(shown)
+    features = feature_module("my_features").features
+    assert features.names == ("calm", "close_in_range")
+    try_on_invented_prices(features, trading_calendar())
 
 
 def test_the_form_shown_is_the_one_that_ships() -> None:
@@ -278,6 +308,17 @@ def test_every_command_is_described_with_what_it_requires() -> None:
     described = {row.split()[1]: row for row in _first_cells(table) if row.startswith("stockpicker ")}
     assert set(described) == set(main.commands)
     for name, command in main.commands.items():
+        wanted = {option for each in command.params if each.required for option in each.opts if option.startswith("--")}
+        assert {option for option in wanted if option not in described[name]} == set(), name
+
+
+def test_every_command_about_data_is_described_with_what_it_requires() -> None:
+    table = _section(_page("docs/market-data.md"), "## Decisions about prices")
+    described = {row.split()[2]: row for row in _first_cells(table) if row.startswith("stockpicker data ")}
+    group = main.commands["data"]
+    assert isinstance(group, click.Group)
+    assert set(described) == set(group.commands)
+    for name, command in group.commands.items():
         wanted = {option for each in command.params if each.required for option in each.opts if option.startswith("--")}
         assert {option for option in wanted if option not in described[name]} == set(), name
 
@@ -299,6 +340,7 @@ def test_the_rooms_are_those_whose_imports_are_checked() -> None:
     ("asset", "schema"),
     [
         ("prices", PRICES_SCHEMA),
+        ("fundamentals", FACTS_SCHEMA),
         ("predictions", PREDICTIONS_SCHEMA),
         ("backtest_metrics", BACKTEST_SCHEMA),
         ("rebalance_orders", PLAN_SCHEMA),
@@ -315,6 +357,26 @@ def test_the_tables_beside_prices_have_the_columns_named() -> None:
     for name, schema in (("delistings", DELISTINGS_SCHEMA), ("quarantine", QUARANTINE_SCHEMA)):
         [columns] = re.findall(rf"`<source>/{name}` \(([^):]*)", text)
         assert re.findall(r"`([^`]+)`", columns) == list(schema)
+
+
+def test_the_columns_of_a_price_and_of_a_back_tested_day_are_all_explained() -> None:
+    prices = _section(_page("docs/market-data.md"), "## The price contract")
+    days = _section(_page("docs/backtest.md"), "## What a day stores")
+    for text, schema in ((prices, set(PRICES_SCHEMA)), (days, set(BACKTEST_SCHEMA) - {"date"})):
+        firsts = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
+        assert set(re.findall(r"`(\w+)`", firsts)) == schema
+
+
+def test_the_checks_of_prices_are_those_of_the_asset() -> None:
+    table = _section(_page("docs/market-data.md"), "### Checks in Dagster")
+    blocks = dict(re.findall(r"^\| `(\w+)` \| (yes|no) \|", table, re.MULTILINE))
+    specs = checks.specs(dg.AssetKey("prices"), checks.PRICES)
+    assert blocks == {spec.name: "yes" if spec.blocking else "no" for spec in specs}
+
+
+def test_the_verdict_asks_for_what_the_page_says() -> None:
+    rule = re.findall(r"^\| (strong|weak) \| ([\d.]+) \| ([\d.]+) \|$", _page("docs/backtest.md"), re.MULTILINE)
+    assert {words: (float(ratio), float(p)) for words, ratio, p in rule} == {"strong": STRONG, "weak": WEAK}
 
 
 def test_the_states_of_a_proposal_are_the_ledgers() -> None:

@@ -29,11 +29,15 @@ ROOMS = (
     "health",
     "summaries",
     "exports",
+    "price_desk",
+    "demo",
     "runs",
     "definitions",
     "console",
     "defs",
     "components",
+    "tear_sheet",
+    "evaluation",
     "strategy_form",
     "trading",
     "training",
@@ -47,7 +51,11 @@ ROOMS = (
 
 
 # Tests of one promise that several files keep together; every other test file is named after the file it tests.
-OF_SEVERAL_FILES = {"research/backtest/test_dating.py"}
+OF_SEVERAL_FILES = {
+    "market/sources/test_conformance.py",
+    "research/backtest/test_dating.py",
+    "research/backtest/test_vectorbt.py",
+}
 
 
 @pytest.fixture(scope="module")

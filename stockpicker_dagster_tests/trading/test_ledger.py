@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from stockpicker_dagster.evaluation import trials
 from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.accounts import ensure_paper_account
@@ -20,7 +21,8 @@ PRICES = {"AAA": 50.0, "BBB": 20.0}
 
 def test_the_revisions_make_the_tables_that_the_code_declares(any_engine: Engine) -> None:
     with any_engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), ledger.metadata) == []
+        declared: Any = [ledger.metadata, trials.metadata]
+        assert compare_metadata(MigrationContext.configure(connection), declared) == []
 
 
 @pytest.mark.parametrize("table", ledger.APPEND_ONLY)
