@@ -66,7 +66,7 @@ def _own_features(name: str, form: StrategyForm) -> Finding:
         tried_on_invented_prices(declared, code, form.calendar)
     except StockPickerError as error:
         return Finding(name, False, f"feature module {declared.name!r}: {error}")
-    return Finding(name, True, f"feature module {declared.name!r}: {len(declared.names)} features do not look ahead")
+    return Finding(name, True, f"feature module {declared.name!r}: none of its features looks ahead")
 
 
 def _stored_days(name: str, form: StrategyForm, lake: Lake, forms: dict[str, StrategyForm]) -> Finding:

@@ -216,4 +216,4 @@ def test_features_of_ones_own_are_tried_and_what_looks_ahead_is_found(place: Hom
     assert "feature module 'mine': feature 'mine' looks ahead" in found[0].sentence
     module.write_text(head + "    return panel.close / panel.close\n\n\nFEATURES = (mine,)\n")
     found = [each for each in findings(place) if "feature module" in each.sentence]
-    assert found == [Finding("own", True, "feature module 'mine': 1 features do not look ahead")]
+    assert found == [Finding("own", True, "feature module 'mine': none of its features looks ahead")]

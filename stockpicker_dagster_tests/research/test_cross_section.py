@@ -9,8 +9,10 @@ from scipy import stats
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research import cross_section
 from stockpicker_dagster.research.cross_section import NEUTRAL, scale
-from stockpicker_dagster_tests.research.price_frames import same_bytes
+from stockpicker_dagster.research.features import compute, feature_set
+from stockpicker_dagster_tests.research.price_frames import CALENDAR, START, random_market, same_bytes, sessions
 
 METHODS = ("standard", "minmax", "rank", "robust")
 DAY = date(2024, 1, 2)
@@ -150,6 +152,52 @@ def test_order_survives_and_units_do_not_matter(method: str, seed: int) -> None:
     in_cents = scale(frame_of((100 * values + 1000).tolist()), ["size"], method)["size"].to_numpy()
     assert (np.argsort(scaled, kind="stable") == np.argsort(values.astype(np.float32), kind="stable")).all()
     np.testing.assert_allclose(in_cents, scaled, atol=1e-3)
+
+
+UGLY_FEATURES = ("reversal_1w", "volatility_1m", "illiquidity", "high_volume", "zero_return_days", "bid_ask_spread")
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    method=st.sampled_from(METHODS),
+    winsorized=st.booleans(),
+    extreme=st.sampled_from([1.0, 1e-8, 1e8, 1e15]),
+    silent=st.booleans(),
+    still=st.integers(0, 4),
+)
+def test_features_of_ugly_prices_are_scaled_to_finite_values_of_their_own_day(
+    seed: int, method: str, winsorized: bool, extreme: float, silent: bool, still: int
+) -> None:
+    days, rng = sessions(START, START.replace(month=4)), np.random.default_rng(seed)
+    market = random_market(days, 5, seed)
+    halted = pl.col("date").is_between(days[-9], days[-6]) & (pl.col("symbol") != "S0")
+    bad_print = pl.when(pl.Series(rng.random(market.height) < 0.03)).then(extreme).otherwise(1.0)
+    never_moves = pl.col("symbol").is_in([f"S{number}" for number in range(still)])
+    levels = ("open", "high", "low", "close")
+    prices = market.with_columns(
+        *(pl.when(never_moves).then(13.0).otherwise(pl.col(name) * bad_print).alias(name) for name in levels),
+        pl.when(silent).then(0.0).otherwise(pl.col("volume")).alias("volume"),
+    ).filter(~halted)
+    wanted = days[-12:]
+    features = compute(feature_set("factors").select(UGLY_FEATURES), prices, wanted, CALENDAR, START, START)
+    assert features.group_by("date").len()["len"].min() == 1
+    limits = (0.1, 0.9) if winsorized else None
+    whole = scale(features, UGLY_FEATURES, method, winsorize=limits)  # type: ignore[arg-type]
+    assert np.isfinite(whole.select(UGLY_FEATURES).to_numpy()).all()
+    for day in wanted[::5]:
+        alone = scale(features.filter(pl.col("date") == day), UGLY_FEATURES, method, winsorize=limits)  # type: ignore[arg-type]
+        assert same_bytes(alone, whole.filter(pl.col("date") == day))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_neither_threads_nor_other_features_change_a_byte(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, names = random_frame(3), ["normal", "coarse", "fat"]
+    whole = scale(frame, names, method)  # type: ignore[arg-type]
+    for processors in (1, 5):
+        monkeypatch.setattr(cross_section, "_PROCESSORS", processors)
+        assert same_bytes(scale(frame, names, method), whole)  # type: ignore[arg-type]
+    assert same_bytes(scale(frame, ["fat"], method), whole.select("symbol", "date", "fat"))  # type: ignore[arg-type]
 
 
 def test_other_columns_are_dropped_and_rows_sorted() -> None:

@@ -1,4 +1,4 @@
-"""A module of features of one's own through a whole strategy: tried before anything is stored, once for each version."""
+"""A module of features of one's own through a whole strategy: tried before anything is stored, once a version."""
 
 import os
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_version_that_passed_is_not_tried_again(stored: Pipeline, monkeypatch:
 def test_a_feature_that_looks_ahead_is_refused_before_anything_is_stored(price_file: Path, tmp_path: Path) -> None:
     pipeline = with_module(tmp_path, PEEKING, price_file)
     pipeline.materialize([pipeline.prices], START, END)
-    with pytest.raises(DishonestFeature, match="'peeking' looks ahead.* of S0 on .* null and becomes"):
+    with pytest.raises(DishonestFeature, match=r"'peeking' looks ahead.* of S0 on .* null and becomes"):
         pipeline.materialize([TABLE], START, END)
     assert pipeline.lake.days(TABLE) == []
     assert not (tmp_path / "tried_features").exists()

@@ -347,7 +347,9 @@ def test_new_symbols_change_no_other_row_and_past_days_are_named_until_backfille
         wider = pipeline.lake.read(table, days)
         assert wider.filter(pl.col("symbol") == "PPP")["date"].to_list() == days
         assert wider.filter(pl.col("symbol") != "PPP").equals(whole_run.lake.read(table, days))
-    own = [stored_files(each.lake, lambda name: name.startswith("momentum/")) for each in (pipeline, whole_run)]
+    # A book's state, from which one more day goes on, names every stock of the market: it is no result.
+    results = lambda name: name.startswith("momentum/") and ".books/" not in name  # noqa: E731
+    own = [stored_files(each.lake, results) for each in (pipeline, whole_run)]
     assert differing_files(*own) == []
 
 
