@@ -1,7 +1,9 @@
 """Partitions: trading days without weekends and holidays, and models under the keys that the split knows."""
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 
+import dagster as dg
 import exchange_calendars
 import pytest
 
@@ -34,6 +36,52 @@ def test_a_day_opens_in_the_evening_after_its_close_and_friday_does_not_wait_for
     moment: datetime, newest: str
 ) -> None:
     assert trading_days(date(2023, 1, 3)).get_partition_keys(current_time=moment)[-1] == newest
+
+
+@pytest.mark.parametrize(
+    ("exchange", "moment", "newest"),
+    [
+        ("XLON", datetime(2024, 7, 5, 18, 59, tzinfo=UTC), "2024-07-04"),
+        ("XLON", datetime(2024, 7, 5, 19, 0, tzinfo=UTC), "2024-07-05"),  # 20:00 in summer
+        ("XLON", datetime(2024, 1, 5, 19, 0, tzinfo=UTC), "2024-01-05"),  # 19:00 in winter
+        ("XTKS", datetime(2024, 7, 5, 9, 59, tzinfo=UTC), "2024-07-04"),
+        ("XTKS", datetime(2024, 7, 5, 10, 0, tzinfo=UTC), "2024-07-05"),  # 19:00, long before the next open
+        ("XTKS", datetime(2024, 5, 6, 12, 0, tzinfo=UTC), "2024-05-02"),  # Golden Week
+    ],
+)
+def test_days_of_another_exchange_open_after_its_own_close(exchange: str, moment: datetime, newest: str) -> None:
+    days = trading_days(date(2023, 1, 4), exchange)
+    assert days.get_partition_keys(current_time=moment)[-1] == newest
+    calendar = exchange_calendars.get_calendar(exchange, start="2023-01-01")
+    assert days.get_partition_keys(current_time=moment) == [
+        str(day.date()) for day in calendar.sessions_in_range("2023-01-04", newest)
+    ]
+
+
+def test_days_of_new_york_are_those_that_they_always_were() -> None:
+    """Another time zone or order of exclusions would make Dagster forget what it has stored."""
+    days = trading_days(date(2050, 11, 1))
+    holidays = [datetime(2050, 11, 24, tzinfo=UTC), datetime(2050, 12, 26, tzinfo=UTC)]
+    assert days == dg.DailyPartitionsDefinition(
+        "2050-11-01", timezone="UTC", exclusions=["0 0 * * 0", "0 0 * * 6", *holidays]
+    )
+
+
+def test_strategies_on_two_exchanges_have_days_and_models_of_their_own(tmp_path: Path) -> None:
+    files = {"source": "files", "path": str(tmp_path / "p.csv"), "basis": "as_traded"}
+    prices = {"name": "tokyo", "calendar": "XTKS", "start": date(2018, 1, 4), **files}
+    tokyo = strategy_form(prices=prices, universe={"symbols": ["7203", "6758"]})
+    new_york = strategy_form()
+    golden_week, independence = date(2024, 5, 3), date(2024, 7, 4)
+    assert [form.calendar.is_session(golden_week) for form in (tokyo, new_york)] == [False, True]
+    assert [form.calendar.is_session(independence) for form in (tokyo, new_york)] == [True, False]
+    periods, days = model_periods(tokyo), trading_days(tokyo.prices.start, tokyo.prices.calendar)
+    assert periods is not None
+    for day in ("2022-01-04", "2022-03-31", "2022-04-01", "2024-03-08"):
+        mapped = serving_model().get_upstream_mapped_partitions_result_for_partitions(
+            days.empty_subset().with_partition_keys([day]), days, periods, current_time=NOW
+        )
+        assert list(mapped.partitions_subset.get_partition_keys()) == [tokyo.period_key(date.fromisoformat(day))]
 
 
 def test_every_daily_asset_of_a_source_shares_one_definition() -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from stockpicker_dagster.components import strategy_runs as runs_file
+from stockpicker_dagster.components.partitions import trading_days
 from stockpicker_dagster.components.strategy_runs import strategy_runs
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Bundle
@@ -51,6 +52,35 @@ def test_the_evening_of_a_session_asks_for_that_session_which_has_opened(day: da
     assert FORM.calendar.is_session(day)
     opens = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + 86_400
     assert evening(day).timestamp() >= opens
+
+
+@pytest.mark.parametrize("day", [date(2024, 1, 5), date(2024, 7, 5)], ids=["winter", "summer"])
+@pytest.mark.parametrize(
+    ("exchange", "zone", "hour", "minute"),
+    [("XLON", "Europe/London", 20, 45), ("XTKS", "Asia/Tokyo", 19, 45), ("XASX", "Australia/Sydney", 21, 15)],
+)
+def test_another_exchange_is_collected_in_its_own_evening(
+    exchange: str, zone: str, hour: int, minute: int, day: date, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.csv"
+    path.touch()
+    prices = {
+        "source": "files",
+        "path": str(path),
+        "basis": "as_traded",
+        "calendar": exchange,
+        "start": date(2018, 1, 4),
+    }
+    form = strategy_form(prices=prices, universe={"symbols": ["A", "B"]})
+    [daily, training] = strategy_runs("mine", form).schedules or []
+    assert (daily.cron_schedule, daily.execution_timezone) == (f"{minute} {hour} * * *", zone)
+    assert training.execution_timezone == zone
+    due = datetime(day.year, day.month, day.day, hour, minute, tzinfo=ZoneInfo(zone))
+    request = tick(form, "daily", due)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == str(day)
+    days = trading_days(form.prices.start, form.prices.calendar)
+    assert days.get_partition_keys(current_time=due)[-1] == str(day)
 
 
 @pytest.mark.parametrize("day", [date(2024, 1, 6), date(2024, 1, 7), date(2024, 7, 4)])

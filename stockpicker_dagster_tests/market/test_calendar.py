@@ -1,6 +1,7 @@
 """The calendar against the published facts of the New York Stock Exchange and against pandas' business days."""
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.market.calendar import TradingCalendar, trading_calendar
+from stockpicker_dagster.market.calendar import DailyCycle, TradingCalendar, trading_calendar
 
 NYSE = trading_calendar("XNYS")
 DAYS = st.dates(date(1990, 1, 10), date(2050, 12, 20))
@@ -25,6 +26,83 @@ def test_unscheduled_closures_are_no_sessions() -> None:
     assert not NYSE.is_session(date(2001, 9, 11))
     assert not NYSE.is_session(date(2012, 10, 29))
     assert NYSE.next_session(date(2001, 9, 10)) == date(2001, 9, 17)
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [
+        *(date(2001, 9, day) for day in (11, 12, 13, 14)),  # the attacks
+        date(2012, 10, 29),  # the storm Sandy
+        date(2012, 10, 30),
+        date(2018, 12, 5),  # the mourning for George Bush
+        date(2025, 1, 9),  # the mourning for Jimmy Carter
+    ],
+)
+def test_new_york_was_closed_on_days_that_nobody_had_planned(closed: date) -> None:
+    assert not NYSE.is_session(closed)
+    assert closed in NYSE.weekday_holidays(closed, closed)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "day", "opens", "closes"),
+    [
+        ("XNYS", date(2024, 11, 29), "14:30", "18:00"),
+        ("XNYS", date(2024, 12, 24), "14:30", "18:00"),
+        ("XLON", date(2024, 12, 24), "08:00", "12:30"),
+        ("XLON", date(2024, 12, 31), "08:00", "12:30"),
+        ("XLON", date(2024, 7, 1), "07:00", "15:30"),
+        ("XHKG", date(2024, 2, 9), "01:30", "04:00"),
+        ("XHKG", date(2024, 12, 24), "01:30", "04:00"),
+        ("XTKS", date(2024, 11, 1), "00:00", "06:00"),
+        ("XTKS", date(2024, 11, 5), "00:00", "06:30"),  # half an hour more from that day on
+    ],
+)
+def test_exchanges_open_and_close_as_they_published(exchange: str, day: date, opens: str, closes: str) -> None:
+    calendar = trading_calendar(exchange)
+    assert [f"{at(day):%H:%M}" for at in (calendar.open_at, calendar.close_at)] == [opens, closes]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "closed"),
+    [
+        ("XLON", date(2022, 9, 19)),  # the Queen's funeral
+        ("XLON", date(2023, 5, 8)),  # the coronation
+        ("XTKS", date(2019, 5, 1)),  # the new emperor
+        ("XHKG", date(2023, 7, 17)),  # the typhoon Talim
+    ],
+)
+def test_other_exchanges_close_on_days_of_their_own(exchange: str, closed: date) -> None:
+    assert not trading_calendar(exchange).is_session(closed)
+
+
+STOCK_EXCHANGES = ["XNYS", "XLON", "XTKS", "XHKG", "XASX", "XNZE", "XETR", "XBOM", "XSTU", "BVMF"]
+
+
+@pytest.mark.parametrize("exchange", STOCK_EXCHANGES)
+def test_every_day_is_complete_after_its_close_and_collected_before_the_next_open(exchange: str) -> None:
+    """In every season, by the time zone database alone."""
+    calendar = trading_calendar(exchange)
+    cycle, local = calendar.daily_cycle, ZoneInfo(calendar.time_zone)
+    for day in calendar.sessions(date(2021, 1, 4), date(2026, 6, 30)):
+        complete = datetime.combine(day + timedelta(1), time(), ZoneInfo(cycle.complete_in))
+        next_open = calendar.open_at(calendar.next_session(day))
+        assert calendar.close_at(day) <= complete < next_open
+        assert calendar.last_completed(complete) == day
+        assert calendar.last_completed(complete - timedelta(seconds=1)) < day
+        evening = datetime.combine(day, cycle.collected_at, local)
+        collected = evening if evening >= calendar.close_at(day) else evening + timedelta(1)
+        assert complete <= collected < next_open
+        assert calendar.session_collected_at(collected) == day
+
+
+def test_new_york_is_complete_at_midnight_utc_and_collected_at_a_quarter_past_eight() -> None:
+    assert NYSE.daily_cycle == DailyCycle("UTC", time(20, 15))
+    assert trading_calendar("XLON").daily_cycle == DailyCycle("Etc/GMT-5", time(20, 45))
+
+
+def test_an_exchange_has_one_name_here() -> None:
+    assert TradingCalendar("NYSE").name == "XNYS"
+    assert TradingCalendar("LSE").name == "XLON"
 
 
 def test_holidays_and_sessions_make_up_all_weekdays() -> None:
@@ -83,6 +161,10 @@ def test_first_session_of_year() -> None:
     ("ask", "message"),
     [
         (lambda: TradingCalendar("XNYX"), "'XNYX' is unknown; known:.*XNYS"),
+        (lambda: TradingCalendar("xlonn"), "'xlonn' is unknown; known:.*; did you mean XLON"),
+        (lambda: TradingCalendar("XTAE"), "XTAE is named by this release.*cannot be built"),
+        (lambda: trading_calendar("XSAU").daily_cycle, "XSAU has sessions on Saturdays or Sundays"),
+        (lambda: trading_calendar("CMES").daily_cycle, "CMES leaves no hour"),
         (lambda: NYSE.sessions(date(1980, 1, 1), date(2000, 1, 1)), "1980-01-01 is outside.*1990-01-01 to 2050-12-31"),
         (lambda: NYSE.index(date(2024, 3, 29)), "2024-03-29 is no session.*2024-03-28 and 2024-04-01"),
         (lambda: NYSE.next_session(date(2050, 12, 31)), "outside the calendar"),
