@@ -172,6 +172,8 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("label.transform", {"transform": "log"}, ["'log'", "'rank', 'standard', 'none'"]),
     ("label.winsorize", {"winsorize": 0.5}, ["0.5", "less than 0.5"]),
     ("scaling.method", {"method": "zscore"}, ["'zscore'", "'standard', 'minmax', 'rank', 'robust'"]),
+    ("scaling.neutralize", {"neutralize": ["size", "size"]}, ["['size', 'size']", "each once"]),
+    ("features.module", {"module": "No Such"}, ["'No Such'"]),
     ("scaling.imputation", {"imputation": "mean"}, ["'mean'", "'median', 'neutral'"]),
     ("scaling.winsorize", {"winsorize": 0}, ["0", "greater than 0"]),
     ("periods", {}, ["train, validation and test", "train_years, validation_years and retrain", "nothing"]),
@@ -229,6 +231,16 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("backtest.spread_bps", {"spread_bps": 1001}, ["1001", "1000"]),
     ("backtest.spread_bps", {"spread_bps": float("nan")}, ["nan", "finite"]),
     ("backtest.borrow_bps_per_year", {"borrow_bps_per_year": 1e6}, ["1000000.0", "100000"]),
+    ("backtest.commission_per_share", {"commission_per_share": -0.01}, ["-0.01", "0"]),
+    ("backtest.fill", {"fill": "limit"}, ["'limit'", "'open', 'close', 'vwap_proxy'"]),
+    ("backtest.gross", {"gross": 0}, ["0", "greater than 0"]),
+    ("backtest.max_weight", {"max_weight": 0}, ["0", "greater than 0"]),
+    ("backtest.sleeves", {"sleeves": 0}, ["0", "1"]),
+    ("backtest.impact_coefficient", {"impact_coefficient": -1}, ["-1", "0"]),
+    ("backtest.hard_to_borrow_bps_per_year", {"hard_to_borrow_bps_per_year": -1}, ["-1", "0"]),
+    ("backtest.hard_to_borrow_below", {"hard_to_borrow_below": 0}, ["0", "greater than 0"]),
+    ("backtest.cash_interest_bps_per_year", {"cash_interest_bps_per_year": -5}, ["-5", "0"]),
+    ("backtest.short_interest_bps_per_year", {"short_interest_bps_per_year": -5}, ["-5", "0"]),
     ("backtest.capital", {"capital": 0}, ["0", "greater than 0"]),
     ("backtest.capital", {"capital": float("inf")}, ["inf", "finite"]),
     ("backtest.simulations", {"simulations": 0}, ["0", "1"]),
@@ -295,7 +307,8 @@ def test_every_field_says_what_it_means() -> None:
 def test_the_refusals_cover_every_field() -> None:
     """A field whose every value is allowed needs no refusal; there is none but those named here."""
     tried = {re.sub(r"\.\d+$", "", place) for place, *_ in REFUSED}
-    groups = {"features", "label", "scaling", "algorithm", "training", "backtest", "trading", "trading.limits"}
+    groups = {"features", "label", "scaling", "algorithm", "training", "backtest", "reference", "trading"}
+    groups |= {"trading.limits"}
     assert {place for place, _ in _every_field()} - tried == groups
 
 
