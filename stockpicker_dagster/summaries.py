@@ -4,8 +4,8 @@ Everything is read from the lake and the ledger; nothing is computed that is not
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
 
@@ -14,6 +14,8 @@ import polars as pl
 from stockpicker_dagster.evaluation.against_reference import ReferenceResult, against_reference
 from stockpicker_dagster.evaluation.judgement import Judgement, judge
 from stockpicker_dagster.evaluation.missing_names import survivorship_of
+from stockpicker_dagster.market.identity import Identities
+from stockpicker_dagster.market.identity_records import identities_in_force
 from stockpicker_dagster.market.universes import Universe
 from stockpicker_dagster.market.universes.survivorship import Survivorship
 from stockpicker_dagster.research.backtest.capacity import Capacity
@@ -59,6 +61,8 @@ class StrategySummary:
     capacity: Capacity | None = None
     reference: ReferenceResult | None = None
     """None where the strategy names no benchmark and no factors."""
+    tickers: Mapping[str, str] = field(default_factory=dict)
+    """What the ranked and ordered stocks are called on `session`, where that is not their id."""
 
 
 def summarize_strategy(
@@ -72,16 +76,19 @@ def summarize_strategy(
     universe = form.universe.build(source, (min([session, *served]), session), lake, calendar)
     caveats = list(dict.fromkeys(caveat for caveat in (source.caveat, universe.caveat) if caveat))
     ranking = lake.read(f"{name}/predictions", [session])
+    identities = identities_in_force(lake, form.prices.key)
     caveats += _quarantine_caveat(lake.read(f"{form.prices.key}/quarantine", [session]), session)
     if not served:
         return StrategySummary(
-            name, session, tuple(caveats), universe, ranking, None, None, None, None, (), None, None, proposal_note
+            *(name, session, tuple(caveats), universe, ranking, None, None, None, None, (), None, None, proposal_note),
+            tickers=_tickers(identities, session, ranking["symbol"]),
         )
     predictions = lake.scan(f"{name}/predictions", served).select("symbol", "date", "score").collect()
     prices = lake.read(f"{form.prices.key}/prices", served)
     delistings = lake.read(f"{form.prices.key}/delistings", served)
     days = lake.read(f"{name}/backtest_metrics", served)
     proposal = _proposal_of(name, form.trading.account, session, deployment)
+    ordered = [order.symbol for order in proposal.document.orders] if proposal else []
     return StrategySummary(
         strategy=name,
         session=session,
@@ -98,7 +105,14 @@ def summarize_strategy(
         no_proposal="" if proposal else proposal_note,
         capacity=capacity_of(days, prices),
         reference=against_reference(form.reference, days) if form.reference else None,
+        tickers=_tickers(identities, session, [*ranking["symbol"], *ordered]),
     )
+
+
+def _tickers(identities: Identities, session: date, symbols: Iterable[str]) -> dict[str, str]:
+    """The tickers on `session` of those of the ids that have another one than they are named after."""
+    tickers = {symbol: identities.latest_ticker(symbol, session) for symbol in symbols}
+    return {symbol: ticker for symbol, ticker in tickers.items() if ticker != symbol}
 
 
 def _quarantine_caveat(quarantine: pl.DataFrame, session: date) -> list[str]:
@@ -131,6 +145,7 @@ def as_json(summary: StrategySummary, commands: Sequence[str]) -> dict[str, Any]
                 "point_in_time": summary.universe.point_in_time,
                 "point_in_time_since": _text_or_none(summary.universe.point_in_time_since),
             },
+            "tickers": dict(summary.tickers),
             "most_undervalued": ranking[:_SHOWN],
             "most_overvalued": ranking[: -_SHOWN - 1 : -1],
             "backtest": _backtest_json(summary.backtest),
@@ -207,26 +222,31 @@ def as_text(summary: StrategySummary) -> str:
     blocks = [
         f"{summary.strategy}, after the close of {summary.session}"
         + "".join(f"\nCAVEAT: {caveat}" for caveat in summary.caveats),
-        _ranking_text(summary.ranking),
+        _ranking_text(summary.ranking, summary.tickers),
         _backtest_text(summary),
         _proposal_text(summary),
     ]
     return "\n\n".join(blocks)
 
 
-def _ranking_text(ranking: pl.DataFrame) -> str:
+def _ranking_text(ranking: pl.DataFrame, tickers: Mapping[str, str]) -> str:
     if ranking.is_empty():
         return "No stock is ranked: the first model serves later."
     top, bottom = ranking.head(_SHOWN), ranking.tail(_SHOWN).reverse()
     lines = [f"{ranking.height} stocks ranked against the universe's mean", ""]
     lines.append(f"  {'most undervalued':<30}{'most overvalued'}")
     for good, bad in zip(top.iter_rows(named=True), bottom.iter_rows(named=True), strict=True):
-        lines.append(f"  {_ranked(good):<30}{_ranked(bad)}")
+        lines.append(f"  {_ranked(good, tickers):<30}{_ranked(bad, tickers)}")
     return "\n".join(lines)
 
 
-def _ranked(row: dict[str, Any]) -> str:
-    return f"{row['rank']:>4}  {row['symbol']:<8} {row['score']:+.4f}"
+def _ranked(row: dict[str, Any], tickers: Mapping[str, str]) -> str:
+    return f"{row['rank']:>4}  {_called(row['symbol'], tickers):<8} {row['score']:+.4f}"
+
+
+def _called(symbol: str, tickers: Mapping[str, str]) -> str:
+    """What the stock trades under today and, where that is another name, its id."""
+    return f"{tickers[symbol]} ({symbol})" if symbol in tickers else symbol
 
 
 def _backtest_text(summary: StrategySummary) -> str:
@@ -369,7 +389,8 @@ def _proposal_text(summary: StrategySummary) -> str:
         _waits_for(proposal),
     ]
     for order in document.orders[:_ORDERS_SHOWN]:
-        lines.append(f"  {order.side:<6} {order.quantity:>8} {order.symbol:<8} at about {order.reference_price}")
+        stock = _called(order.symbol, summary.tickers)
+        lines.append(f"  {order.side:<6} {order.quantity:>8} {stock:<8} at about {order.reference_price}")
     if len(document.orders) > _ORDERS_SHOWN:
         lines.append(f"  and {len(document.orders) - _ORDERS_SHOWN} more")
     return "\n".join(lines)

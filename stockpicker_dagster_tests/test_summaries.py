@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.market.identity import SymbolChange
+from stockpicker_dagster.market.identity_records import learn
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.research.backtest.days import backtest_days
 from stockpicker_dagster.research.backtest.engine import Rules
@@ -222,6 +224,14 @@ def test_the_ranking_shows_both_ends_best_first_and_worst_first(summary: Strateg
     line = next(line for line in as_text(summary).splitlines() if line.split()[:1] == ["1"])
     assert line.split()[1] == names[0]
     assert line.split()[4] == names[-1]
+
+
+def test_a_stock_that_trades_under_another_ticker_than_its_id_shows_both(own: Callable[[pl.DataFrame], Stored]) -> None:
+    learn(Deployment().lake, FORM.prices.key, [SymbolChange("S1", "META", SERVED[10])])
+    summary = own(delisted(None)).summary()
+    assert summary.tickers == {"S1": "META"}
+    assert "META (S1)" in as_text(summary)
+    assert strict(summary)["tickers"] == {"S1": "META"}
 
 
 def test_the_signal_is_measured_on_returns_that_are_known_by_the_session(stored: Stored) -> None:

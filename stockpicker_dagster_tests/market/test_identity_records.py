@@ -1,6 +1,6 @@
 """Statements about tickers in a lake: they count from when they are met, and give no stored row another id."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import pytest
 
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.market.identity import Identities, SymbolChange
-from stockpicker_dagster.market.identity_records import identities_in_force, learn
+from stockpicker_dagster.market.identity_records import identities_in_force, learn, learn_from
+from stockpicker_dagster.market.sources.files import FilesSource
 from stockpicker_dagster.storage.lake import Lake
 
 NYSE = trading_calendar()
@@ -85,3 +86,21 @@ def test_tickers_swapped_on_one_day_are_learned_together(lake: Lake) -> None:
     store(lake, "A", [each for each in DAYS if each < day])
     swap = [SymbolChange("A", "B", day), SymbolChange("B", "A", day)]
     assert learn(lake, "mine", swap).identities.security_of("B", day) == "A"
+
+
+class Told(FilesSource):
+    """A source that is told of changes, as a vendor is."""
+
+    asked: tuple[object, ...] = ()
+
+    def symbol_changes(self, symbols: Collection[str], first: date, last: date) -> list[SymbolChange]:
+        self.asked = (symbols, first, last)
+        return [CHANGE, SymbolChange("OLDER", "OLD", DAYS[0])]
+
+
+def test_what_the_source_is_told_counts_beside_what_the_user_states(lake: Lake, tmp_path: Path) -> None:
+    source = Told("mine", tmp_path / "none.csv", "as_traded", DAYS[0])
+    learned = learn_from(lake, source, ["META"], [REUSE], DAYS[-1])
+    assert set(learned.identities.changes) == {CHANGE, REUSE}
+    # From the source's start, so that a day fetched late knows what one fetched early did.
+    assert source.asked == (["META"], DAYS[0], DAYS[-1])
