@@ -244,6 +244,8 @@ def _features() -> Iterator[Feature]:
                 window + each.before,
                 each.inputs,
                 each.scale_invariant,
+                # ln(V + 1) near no volume tells V's scale, which on split-adjusted prices knows later splits.
+                price_level=not each.scale_invariant,
             )
 
 

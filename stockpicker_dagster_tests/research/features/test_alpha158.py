@@ -374,3 +374,10 @@ def test_features_of_ugly_prices_are_finite_or_null_and_the_same_day_by_day(
     assert np.isfinite(values).all()
     one_by_one = [compute(ALPHA158, prices, [day], CALENDAR, START, loaded_from=START) for day in wanted]
     assert same_bytes(pl.concat(one_by_one), found)
+
+
+def test_split_adjusted_prices_have_no_feature_that_the_scale_of_volume_moves() -> None:
+    # Restated volume knows later splits.
+    left = feature_set("alpha158").without_price_level()
+    assert all(each.scale_invariant for each in left.features)
+    assert set(feature_set("alpha158").names) - set(left.names) == {f"CORR{window}" for window in (5, 10, 20, 30, 60)}
