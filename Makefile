@@ -12,7 +12,9 @@ FIND_PYTHON = for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c '$(ALLOWED)' >/dev/null 2>&1; then echo $$python; break; fi; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# pip brings uv, and uv the rest: it resolves and downloads some twenty times quicker.
+BOOTSTRAP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+UV_INSTALL = $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install demo up test test-all lint format constraints resolve clean
@@ -28,11 +30,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: no Python $(PYTHONS) with its venv module was found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c '$(ALLOWED)' || { echo "make: $(PYTHON) is not a Python $(PYTHONS) with its venv module; name another: make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) --editable .
+	$(BOOTSTRAP) uv
+	$(UV_INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[dev]'
+	$(UV_INSTALL) --editable '.[dev]'
 	@touch $@
 
 demo: install  ## Runs the whole pipeline on a simulated market. Takes SOURCE=, AS_OF=YYYY-MM-DD and ARGS=.
