@@ -12,7 +12,8 @@ FIND_PYTHON = for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c '$(ALLOWED)' >/dev/null 2>&1; then echo $$python; break; fi; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 
-# pip brings uv, and uv the rest: it resolves and downloads some twenty times quicker.
+# pip brings uv, and uv the rest: it resolves and downloads some twenty times quicker. torch comes by pip, so that a build
+# without CUDA that pip is told of (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL) spares gigabytes.
 BOOTSTRAP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 UV_INSTALL = $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --constraint constraints.txt
 
@@ -35,6 +36,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
+	$(BOOTSTRAP) torch
 	$(UV_INSTALL) --editable '.[dev]'
 	@touch $@
 
