@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Date,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     delete,
+    false,
     func,
     insert,
     select,
@@ -64,9 +66,44 @@ accounts = Table(
     Column("cash", ExactDecimal, nullable=False),
     Column("booked_through", Date),
     Column("created_at", UtcTime, nullable=False),
+    Column("broker_account", String(64)),
+    Column("live_enabled", Boolean, nullable=False, server_default=false()),
+    Column("allowed_strategies", Text),
     CheckConstraint("mode IN ('paper', 'live')", name="mode"),
     CheckConstraint("approvals_needed >= 1", name="approvals"),
 )
+"""`limits`, `policy`, `costs` and `allowed_strategies` are JSON; null strategies: any may trade."""
+
+account_changes = Table(
+    "account_changes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("account", ForeignKey("accounts.id"), nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("what", Text, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+)
+
+equity_marks = Table(
+    "equity_marks",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("session", Date, primary_key=True),
+    Column("equity", ExactDecimal, nullable=False),
+    Column("marked_at", UtcTime, nullable=False),
+)
+"""What an account was worth when a session was first traded in: the start that a daily loss is measured from."""
+
+execution_locks = Table(
+    "execution_locks",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("fencing", Integer, nullable=False),
+    Column("owner", String(128), nullable=False),
+    Column("taken_at", UtcTime, nullable=False),
+    Column("renewed_at", UtcTime, nullable=False),
+)
+"""Who sends for an account. `fencing` rises with every taking; what carries a lower number is refused."""
 
 proposals = Table(
     "proposals",
@@ -99,6 +136,9 @@ decisions = Table(
     Column("decision", String(8), nullable=False),
     Column("reason", Text, nullable=False),
     Column("decided_at", UtcTime, nullable=False),
+    Column("method", String(16)),
+    Column("key", String(64)),
+    Column("signature", Text),
     CheckConstraint("decision IN ('approve', 'deny')", name="decision"),
 )
 
@@ -154,6 +194,10 @@ order_intents = Table(
     Column("slice", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("order_type", String(16)),
+    Column("time_in_force", String(8)),
+    Column("limit_price", ExactDecimal),
+    Column("fencing", Integer),
     UniqueConstraint("proposal", "symbol", "phase", "slice", "attempt"),
     CheckConstraint("phase IN ('reductions', 'openings')", name="phase"),
 )
@@ -262,6 +306,9 @@ paper_orders = Table(
     Column("filled_quantity", ExactDecimal, nullable=False),
     Column("reason", Text, nullable=False),
     Column("submitted_at", UtcTime, nullable=False),
+    Column("order_type", String(16)),
+    Column("time_in_force", String(8)),
+    Column("limit_price", ExactDecimal),
 )
 
 paper_fills = Table(
@@ -278,6 +325,92 @@ paper_fills = Table(
     Column("filled_at", UtcTime, nullable=False),
 )
 
+ticket_orders = Table(
+    "ticket_orders",
+    metadata,
+    Column("client_order_id", String(128), primary_key=True),
+    Column("account", ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("symbol", String(32), nullable=False),
+    Column("side", String(8), nullable=False),
+    Column("quantity", ExactDecimal, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("order_type", String(16), nullable=False),
+    Column("time_in_force", String(8), nullable=False),
+    Column("limit_price", ExactDecimal),
+    Column("collar_low", ExactDecimal),
+    Column("collar_high", ExactDecimal),
+    Column("trade_session", Date, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("filled_quantity", ExactDecimal, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("submitted_at", UtcTime, nullable=False),
+    Column("exported_at", UtcTime),
+)
+"""Orders that a person places by hand where a broker has no interface for them."""
+
+ticket_fills = Table(
+    "ticket_fills",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("fill_id", String(64), primary_key=True),
+    Column("sequence", Integer, nullable=False),
+    Column("client_order_id", ForeignKey("ticket_orders.client_order_id"), nullable=False),
+    Column("symbol", String(32), nullable=False),
+    Column("quantity", ExactDecimal, nullable=False),
+    Column("price", ExactDecimal, nullable=False),
+    Column("commission", ExactDecimal, nullable=False),
+    Column("session", Date, nullable=False),
+    Column("filled_at", UtcTime, nullable=False),
+    Column("imported_by", String(128), nullable=False),
+    UniqueConstraint("account", "sequence"),
+)
+
+ticket_statements = Table(
+    "ticket_statements",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("cash", ExactDecimal, nullable=False),
+    Column("positions", Text, nullable=False),
+    Column("stated_by", String(128), nullable=False),
+    Column("stated_at", UtcTime, nullable=False),
+)
+"""What a person last read off the broker's own pages; `positions` is JSON of signed shares by symbol."""
+
+notice_targets = Table(
+    "notice_targets",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("kinds", Text),
+    Column("created_by", String(128), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("disabled_at", UtcTime),
+)
+"""Where notices go; `url` holds a secret, `kinds` is a JSON list of what is sent there (null: everything)."""
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(128), nullable=False),
+    Column("target", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("proposal", String(12)),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("due_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime),
+    Column("sent_at", UtcTime),
+    UniqueConstraint("key", "target"),
+    CheckConstraint("status IN ('waiting', 'sending', 'sent', 'failed', 'expired')", name="status"),
+    Index(None, "status", "due_at"),
+)
+"""Notices to be sent, written in the transaction that gives rise to them; one `key` goes to one target once."""
+
 APPEND_ONLY = (
     "proposals",
     "decisions",
@@ -287,6 +420,9 @@ APPEND_ONLY = (
     "corporate_actions",
     "cash_movements",
     "paper_fills",
+    "account_changes",
+    "equity_marks",
+    "ticket_fills",
 )
 """The tables whose rows the database itself refuses to change or delete."""
 

@@ -1,27 +1,28 @@
 """The ledger's schema is what its revisions make of it, and its history cannot be changed."""
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Date, Engine, Integer, Table, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from stockpicker_dagster.evaluation import trials
-from stockpicker_dagster.storage.database import transaction
+from stockpicker_dagster.storage.database import ExactDecimal, UtcTime, transaction
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.accounts import ensure_paper_account
 from stockpicker_dagster.trading.ledger import Fill, UnknownAccount
+from stockpicker_dagster.trading.people import tables as people
 
 PRICES = {"AAA": 50.0, "BBB": 20.0}
 
 
 def test_the_revisions_make_the_tables_that_the_code_declares(any_engine: Engine) -> None:
     with any_engine.connect() as connection:
-        declared: Any = [ledger.metadata, trials.metadata]
+        declared: Any = [ledger.metadata, trials.metadata, people.metadata]
         assert compare_metadata(MigrationContext.configure(connection), declared) == []
 
 
@@ -33,8 +34,8 @@ def test_history_cannot_be_changed(trading_desk: Any, table: str, statement: str
         statement = statement.replace("account", "proposal")
     with trading_desk.engine.connect() as connection:
         count = connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
-    if table == "corporate_actions":
-        _insert_corporate_action(trading_desk)
+    if count == 0:
+        _insert_row(trading_desk, ledger.metadata.tables[table])
         count = 1
     assert count > 0
     with pytest.raises(DatabaseError, match="append-only"), transaction(trading_desk.engine) as connection:
@@ -48,20 +49,20 @@ def test_history_cannot_be_changed_on_postgresql(any_engine: Engine, trading_des
             connection.execute(text(statement))
 
 
-def _insert_corporate_action(trading_desk: Any) -> None:
+def _insert_row(trading_desk: Any, table: Table) -> None:
+    """Any row at all, so that there is one to protect."""
+    needed = [ledger.ticket_orders, table] if table is ledger.ticket_fills else [table]
     with transaction(trading_desk.engine) as connection:
-        connection.execute(
-            ledger.corporate_actions.insert().values(
-                account="paper",
-                session=date(2024, 3, 4),
-                symbol="AAA",
-                kind="split",
-                quantity_change=Decimal(0),
-                cash=Decimal(0),
-                detail="",
-                recorded_at=trading_desk.now,
-            )
-        )
+        for each in needed:
+            connection.execute(each.insert().values(_invented(each, trading_desk.now)))
+
+
+def _invented(table: Table, now: datetime) -> dict[str, object]:
+    by_type = {Date: date(2024, 3, 4), Integer: 1, ExactDecimal: Decimal(0), UtcTime: now}
+    return {
+        column.name: "paper" if column.name == "account" else by_type.get(type(column.type), "x")
+        for column in table.columns
+    }
 
 
 def test_one_account_holds_one_open_proposal(trading_desk: Any) -> None:
