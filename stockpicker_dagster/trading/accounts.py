@@ -25,7 +25,9 @@ from stockpicker_dagster.trading.risk import Limits
 PAPER_CASH = Decimal(1_000_000)
 """What a paper account made on first use starts with, in currency."""
 
-_PAPER_URL = "paper://ledger"
+PAPER_URL = "paper://ledger"
+"""Where a paper account is reached: in the ledger's own database."""
+
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
 
@@ -234,7 +236,7 @@ def _create_paper_account(
             id=account_id,
             broker="paper",
             mode="paper",
-            base_url=_PAPER_URL,
+            base_url=PAPER_URL,
             approvals_needed=1,
             four_eyes=False,
             limits=canonical_bytes(asdict(limits)).decode(),

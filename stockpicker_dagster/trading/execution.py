@@ -20,11 +20,13 @@ from stockpicker_dagster.trading.accounts import Halted, halt_in_force, read_acc
 from stockpicker_dagster.trading.approval import approvals_given, approvals_needed
 from stockpicker_dagster.trading.brokers import (
     TERMINAL,
+    Absent,
     AuctionBroker,
     Broker,
     BrokerOrder,
-    DuplicateClientOrder,
     OrderRequest,
+    Rejected,
+    Unknown,
 )
 from stockpicker_dagster.trading.canonical import canonical_bytes, digest
 from stockpicker_dagster.trading.proposal import (
@@ -204,6 +206,8 @@ class _Execution:
         self._checkpoint = checkpoint
         self._notes: dict[str, str] = {}
         """Why an order was not sent, by its intent's id."""
+        self._absent: set[str] = set()
+        """Which orders the broker said it does not know, by their intent's id."""
         self._stopped: list[str] = []
         """Why a whole phase was not sent."""
 
@@ -232,13 +236,27 @@ class _Execution:
             message = f"{waiting} orders wait for the open of {self._document.trade_session}; execute again later"
             return ExecutionReport(self._found.id, "working", message, self._orders())
         if unknown := list(statuses.values()).count(UNKNOWN):
-            if not self._broker.capabilities.unique_client_ids:
+            if not self._never_sent(statuses):
                 message = (
                     f"the broker does not know {unknown} orders that may have been sent; look there, then execute again"
                 )
                 return ExecutionReport(self._found.id, "working", message, self._orders())
             self._close_never_sent(statuses)
         return self._end("finished", "; ".join(self._stopped))
+
+    def _never_sent(self, statuses: Mapping[str, str]) -> bool:
+        """Whether the broker, asked, has none of the unknown orders and none can still arrive there."""
+        able = self._broker.capabilities
+        table = ledger.order_intents
+        wanted = select(table.c.id, table.c.created_at).where(table.c.proposal == self._found.id)
+        with self._engine.connect() as connection:
+            created = {row.id: row.created_at for row in connection.execute(wanted)}
+        now = self._clock()
+        return all(
+            intent in self._absent and able.client_id_window is None and able.absence_is_final(created[intent], now)
+            for intent, status in statuses.items()
+            if status == UNKNOWN
+        )
 
     def _close_never_sent(self, statuses: Mapping[str, str]) -> None:
         for intent, status in statuses.items():
@@ -250,7 +268,7 @@ class _Execution:
 
     def _send(self, phase: Phase) -> str | None:
         """Sends what may be sent of a phase; returns why trading is halted, if it is."""
-        resendable = (None, UNKNOWN) if self._broker.capabilities.unique_client_ids else (None,)
+        resendable = (None, UNKNOWN) if self._broker.capabilities.client_id_window is None else (None,)
         statuses = self._statuses()
         unsent = [
             order
@@ -285,16 +303,14 @@ class _Execution:
             trade_session=self._document.trade_session,
             submitted_at=self._clock(),
         )
-        try:
-            answer = self._broker.submit(request)
-        except DuplicateClientOrder:
-            # Somebody resumed the same execution beside us; the order is one and the same.
-            found = self._broker.find(intent)
-            if found is None:
-                raise
-            answer = found
+        answer = self._broker.submit(request)
         self._checkpoint("after_submit")
-        self._record(answer)
+        if isinstance(answer, Unknown):
+            self._note([order], answer.reason)
+        elif isinstance(answer, Rejected):
+            self._record(BrokerOrder(intent, "", "rejected", ZERO, answer.reason))
+        else:
+            self._record(answer)
         self._checkpoint("after_record")
 
     def _commit_intent(self, order: ProposedOrder, intent: str) -> None:
@@ -397,7 +413,9 @@ class _Execution:
         answers = []
         for intent, status in self._statuses().items():
             answer = None if status in TERMINAL else self._broker.find(intent)
-            if answer is not None and (status == UNKNOWN or answer.ended):
+            if isinstance(answer, Absent):
+                self._absent.add(intent)
+            if isinstance(answer, BrokerOrder) and (status == UNKNOWN or answer.ended):
                 answers.append(answer)
         self._record(*answers)
         import_fills(self._engine, self._broker, self._clock())
@@ -413,7 +431,8 @@ class _Execution:
 
     def _halted(self, reason: str) -> ExecutionReport:
         """Cancels what is working, which is always allowed, and leaves the rest for after a resumption."""
-        self._record(*[self._broker.cancel(self._intent(order), reason) for order in self._waiting()])
+        answers = [self._broker.cancel(self._intent(order), reason) for order in self._waiting()]
+        self._record(*[answer for answer in answers if isinstance(answer, BrokerOrder)])
         import_fills(self._engine, self._broker, self._clock())
         return ExecutionReport(self._found.id, "halted", reason, self._orders())
 

@@ -152,7 +152,7 @@ def test_a_broker_that_cannot_hold_openings_gets_them_after_the_reductions(tradi
     proposal = trading_desk.proposed(TURNED, PRICES)
     trading_desk.approve(proposal)
     broker = trading_desk.broker()
-    broker.capabilities = Capabilities(unique_client_ids=True, holds_openings=False, shorts=True, verified="test")
+    broker.capabilities = Capabilities(holds_openings=False, shorts=True, verified="test")
     trading_desk.market.opened = False
     waiting = execute(trading_desk.engine, proposal, broker, trading_desk.market, trading_desk.now)
     assert waiting.status == "working"
@@ -378,7 +378,9 @@ def test_an_unknown_order_is_never_sent_again_where_ids_are_forgotten(trading_de
     with pytest.raises(Crash):
         trading_desk.execute(proposal, checkpoint=crash_at("after_intent"))
     broker = trading_desk.broker()
-    broker.capabilities = Capabilities(unique_client_ids=False, holds_openings=True, shorts=True, verified="test")
+    broker.capabilities = Capabilities(
+        client_id_window=timedelta(hours=24), holds_openings=True, shorts=True, verified="test"
+    )
     report = execute(trading_desk.engine, proposal, broker, trading_desk.market, trading_desk.now)
     assert [order.status for order in report.orders].count("unknown") == 1
     assert report.status == "working"

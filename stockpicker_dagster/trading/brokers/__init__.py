@@ -1,6 +1,7 @@
-"""The protocol of a broker: what execution asks of any of them, and what each says it can do.
+"""The protocol of a broker: what execution asks of any of them, and what each answers.
 
-An adapter translates; it never decides, retries a submission by itself, or reads "no answer" as "no order".
+An adapter translates; it never decides, never sends an order twice by itself, and never reads "no answer" as "no
+order". What a venue can do is in `capabilities`; each adapter is a file or folder beside this one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,35 +11,52 @@ from decimal import Decimal
 from typing import Literal, Protocol, runtime_checkable
 
 from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.trading.brokers.capabilities import Capabilities
 from stockpicker_dagster.trading.ledger import Fill
 from stockpicker_dagster.trading.rebalance import Phase, Side
 
-OrderStatus = Literal["working", "filled", "cancelled", "rejected"]
-TERMINAL: frozenset[OrderStatus] = frozenset({"filled", "cancelled", "rejected"})
+__all__ = [
+    "TERMINAL",
+    "Absent",
+    "AccountStatus",
+    "AuctionBroker",
+    "Borrow",
+    "Broker",
+    "BrokerOrder",
+    "BrokerUnavailable",
+    "Capabilities",
+    "Clock",
+    "Fill",
+    "Lookup",
+    "Movement",
+    "OrderRequest",
+    "OrderStatus",
+    "Quote",
+    "Rejected",
+    "Submission",
+    "Unknown",
+    "order_under_id",
+]
+
+OrderStatus = Literal["working", "filled", "cancelled", "expired", "rejected"]
+"""A partly filled order is `working`. A status that an adapter has never heard of is `working` too: it may be live."""
+
+TERMINAL: frozenset[OrderStatus] = frozenset({"filled", "cancelled", "expired", "rejected"})
+
+Borrow = Literal["easy", "hard", "none", "unknown"]
+"""Whether shares can be borrowed to sell short: readily, at a price or by arrangement, not at all, or not known."""
 
 
-class DuplicateClientOrder(StockPickerError):
-    """The broker already has an order under this client id; ask for it by that id."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a broker can do, and how its adapter was verified.
-
-    `unique_client_ids`: a second order under one client id is refused for ever, so that an unknown order may be sent
-    again safely. `holds_openings`: openings may be handed in while reductions are working, the broker keeps them back
-    until those have ended. `shorts`: stocks can be sold short.
-    """
-
-    unique_client_ids: bool
-    holds_openings: bool
-    shorts: bool
-    verified: str
+class BrokerUnavailable(StockPickerError):
+    """The broker did not answer a question, or answered what cannot be read. Nothing was sent by asking."""
 
 
 @dataclass(frozen=True)
 class OrderRequest:
-    """One order to be sent; `quantity` in whole shares, positive, collar in currency (None: no bound)."""
+    """One order to be sent; `quantity` in shares, positive; collar in currency (None: no bound).
+
+    `limit_price`, in currency, goes with order type `limit` and with no other.
+    """
 
     client_order_id: str
     symbol: str
@@ -51,17 +69,25 @@ class OrderRequest:
     collar_high: Decimal | None
     trade_session: date
     submitted_at: datetime
+    limit_price: Decimal | None = None
 
 
 @dataclass(frozen=True)
 class BrokerOrder:
-    """What the broker says of an order; `filled_quantity` in shares, positive; `reason` where it did not fill."""
+    """What the broker says of an order; quantities in shares, positive; `reason` where it did not fill.
+
+    `symbol`, `side` (`buy` or `sell`) and `quantity` are the broker's own words about it, empty or None where it does
+    not say; `client_order_id` is empty for an order that others sent without one.
+    """
 
     client_order_id: str
     broker_order_id: str
     status: OrderStatus
     filled_quantity: Decimal
     reason: str
+    symbol: str = ""
+    side: str = ""
+    quantity: Decimal | None = None
 
     @property
     def ended(self) -> bool:
@@ -69,24 +95,122 @@ class BrokerOrder:
         return self.status in TERMINAL
 
 
+def order_under_id(found: BrokerOrder, request: OrderRequest) -> "BrokerOrder | Rejected":
+    """The answer to submitting under a client id that the broker has already: that order, if it is the requested one.
+
+    An order for something else under our id means that ours can never exist, which is a rejection.
+    """
+    wanted = "buy" if request.side in ("buy", "cover") else "sell"
+    same = (
+        found.symbol in ("", request.symbol)
+        and found.side in ("", wanted)
+        and found.quantity in (None, request.quantity)
+    )
+    if same:
+        return found
+    return Rejected(
+        f"the client id {found.client_order_id} is taken by another order: {found.side} {found.quantity} {found.symbol}"
+    )
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The broker certainly did not take the order, or it was never sent; `code` is the broker's own, or empty."""
+
+    reason: str
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Nobody can say yet whether there is an order: ask again by its client id. Neither rejected nor flat."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The broker, asked, has never had an order under this id.
+
+    After a submission without an answer it may still arrive; `Capabilities.absence_is_final` says from when not.
+    """
+
+
+Submission = BrokerOrder | Rejected | Unknown
+Lookup = BrokerOrder | Absent | Unknown
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The broker's own time in UTC, and whether its market is open, with the next open and close where it says so."""
+
+    now: datetime
+    is_open: bool | None = None
+    next_open: datetime | None = None
+    next_close: datetime | None = None
+
+
+@dataclass(frozen=True)
+class AccountStatus:
+    """The account as the broker sees it, money in `currency`; a figure that it does not give is None.
+
+    `number` is the broker's own id of the account. `blocked` says why no order may be sent, None if orders may.
+    `shorting`: whether this account may sell short, None where the broker does not say.
+    """
+
+    number: str
+    cash: Decimal
+    equity: Decimal | None = None
+    buying_power: Decimal | None = None
+    currency: str = "USD"
+    blocked: str | None = None
+    shorting: bool | None = None
+
+
+@dataclass(frozen=True)
+class Quote:
+    """The latest prices of a symbol, in currency, and when they were quoted; a side that nobody quotes is None."""
+
+    symbol: str
+    bid: Decimal | None
+    ask: Decimal | None
+    last: Decimal | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A change of the account that is no trade: a dividend, split, fee, interest, transfer.
+
+    `quantity` is the signed change of shares of `symbol` (empty: none), `cash` the change of cash in currency.
+    """
+
+    movement_id: str
+    kind: str
+    symbol: str
+    quantity: Decimal
+    cash: Decimal
+    session: date
+    at: datetime
+    detail: str = ""
+
+
 class Broker(Protocol):
-    """One account at one broker."""
+    """One account at one broker. Questions raise `BrokerUnavailable` where they get no answer; sending never raises it.
+
+    `account_id` is the account's id in the ledger; `base_url` where the broker is reached.
+    """
 
     name: str
     account_id: str
+    base_url: str
     capabilities: Capabilities
 
-    def submit(self, request: OrderRequest) -> BrokerOrder:
-        """Sends one order, once; raises `DuplicateClientOrder`. Any other error leaves the outcome unknown."""
+    def clock(self) -> Clock:
+        """The broker's time, for the skew against ours and for its cut-offs."""
 
-    def find(self, client_order_id: str) -> BrokerOrder | None:
-        """The order under this id, or None if the broker never had one."""
-
-    def open_orders(self) -> Sequence[BrokerOrder]:
-        """Every working order of the account, whoever sent it."""
-
-    def cancel(self, client_order_id: str, reason: str) -> BrokerOrder:
-        """Cancels what is still working of the order and returns what became of it."""
+    def account(self) -> AccountStatus:
+        """Cash, equity, buying power and whether the account may trade."""
 
     def positions(self) -> dict[str, Decimal]:
         """Signed shares by symbol, without zeros."""
@@ -94,8 +218,38 @@ class Broker(Protocol):
     def cash(self) -> Decimal:
         """Settled and unsettled cash, in currency."""
 
+    def open_orders(self) -> Sequence[BrokerOrder]:
+        """Every working order of the account, whoever sent it."""
+
+    def find(self, client_order_id: str) -> Lookup:
+        """What became of the order under this id. Never raises for a broker that is silent: that is `Unknown`."""
+
+    def submit(self, request: OrderRequest) -> Submission:
+        """Sends one order, in one request. Under an id that the broker has already, the answer is the order it has.
+
+        `Rejected` only where there certainly is no order; an error raised out of here leaves the outcome unknown.
+        """
+
+    def cancel(self, client_order_id: str, reason: str) -> Lookup:
+        """Asks to end what is still working of the order, and says how it stands then; an ended one stays as it is.
+
+        The order may be working still when this returns: a cancel is done when the broker says so.
+        """
+
     def fills_since(self, fill_id: str | None) -> Sequence[Fill]:
-        """The account's fills after that one (None: from the beginning), in their order."""
+        """At least the account's fills after that one (None: all that the broker remembers), in their order.
+
+        Fills from before it may come again, and fills of orders that others sent come too.
+        """
+
+    def movements_since(self, since: datetime) -> Sequence[Movement]:
+        """What changed the account without a trade; empty where `reports_movements` is false. May repeat itself."""
+
+    def borrow(self, symbols: Sequence[str]) -> Mapping[str, Borrow]:
+        """Whether each symbol can be borrowed now."""
+
+    def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """The latest quotes, for checking a plan against the market; symbols without one are left out."""
 
 
 @runtime_checkable

@@ -6,17 +6,30 @@ ledger learns of its fills only by asking, as it would of any other.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
-from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading import ledger
-from stockpicker_dagster.trading.accounts import Costs, read_account
-from stockpicker_dagster.trading.brokers import BrokerOrder, Capabilities, DuplicateClientOrder, OrderRequest
+from stockpicker_dagster.trading.accounts import PAPER_URL, Costs, read_account
+from stockpicker_dagster.trading.brokers import (
+    Absent,
+    AccountStatus,
+    Borrow,
+    BrokerOrder,
+    Capabilities,
+    Clock,
+    Lookup,
+    Movement,
+    OrderRequest,
+    Quote,
+    Rejected,
+    Submission,
+    order_under_id,
+)
 from stockpicker_dagster.trading.corporate_actions import KINDS, Booking, CorporateAction, book
 from stockpicker_dagster.trading.ledger import Fill
 from stockpicker_dagster.trading.rebalance import PHASES
@@ -34,30 +47,57 @@ def no_fault(_step: str) -> None:
     """The fault of everyday use: none."""
 
 
+def _no_quotes(_symbols: Sequence[str]) -> Mapping[str, Quote]:
+    return {}
+
+
 class PaperBroker:
     """One paper account. Every method is one transaction; `fault` is called inside it, before the commit."""
 
     name = "paper"
+    base_url = PAPER_URL
     capabilities = Capabilities(
-        unique_client_ids=True,
-        holds_openings=True,
         shorts=True,
+        holds_openings=True,
+        client_id_length=128,
         verified="embedded; its own books are reconciled with the ledger after every execution",
     )
 
-    def __init__(self, engine: Engine, account_id: str, fault: Fault = no_fault) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        account_id: str,
+        fault: Fault = no_fault,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        quotes: Callable[[Sequence[str]], Mapping[str, Quote]] = _no_quotes,
+    ) -> None:
         self.account_id = account_id
         self._engine = engine
         self._fault = fault
+        self._now = now
+        self._quotes = quotes
 
-    def submit(self, request: OrderRequest) -> BrokerOrder:
+    def clock(self) -> Clock:
+        """See `Broker.clock`; its hours are those of the venue that tells it the opening prices."""
+        return Clock(self._now())
+
+    def account(self) -> AccountStatus:
+        """See `Broker.account`; without prices there is no equity to tell, and buying power is not limited."""
+        return AccountStatus(number=self.account_id, cash=self.cash(), shorting=True)
+
+    def submit(self, request: OrderRequest) -> Submission:
         """Takes an order as working until the open of its session; see `Broker.submit`."""
-        if request.quantity <= 0 or request.quantity != request.quantity.to_integral_value():
-            raise InvalidInput(f"{request.quantity} shares of {request.symbol}: orders are for positive whole shares")
+        refusal = self.capabilities.refusal(
+            request.client_order_id, request.side, request.quantity, request.order_type, request.time_in_force
+        )
+        if refusal is not None:
+            return Rejected(refusal)
         with transaction(self._engine) as connection:
             self._lock(connection)
-            if self._order(connection, request.client_order_id) is not None:
-                raise DuplicateClientOrder(f"the broker already has an order {request.client_order_id}; look it up")
+            known = self._order(connection, request.client_order_id)
+            if known is not None:
+                return order_under_id(_answer(known), request)
             connection.execute(
                 insert(ledger.paper_orders).values(
                     client_order_id=request.client_order_id,
@@ -76,31 +116,35 @@ class PaperBroker:
                 )
             )
             self._fault("submit")
-        return BrokerOrder(request.client_order_id, request.client_order_id, "working", ZERO, "")
+        return self._known(request.client_order_id)
 
-    def find(self, client_order_id: str) -> BrokerOrder | None:
+    def find(self, client_order_id: str) -> Lookup:
         """See `Broker.find`."""
         with self._engine.connect() as connection:
             row = self._order(connection, client_order_id)
-        return None if row is None else _answer(row)
+        return Absent() if row is None else _answer(row)
+
+    def _known(self, client_order_id: str) -> BrokerOrder:
+        with self._engine.connect() as connection:
+            row = self._order(connection, client_order_id)
+        assert row is not None
+        return _answer(row)
 
     def open_orders(self) -> list[BrokerOrder]:
         """See `Broker.open_orders`."""
         with self._engine.connect() as connection:
             return [_answer(row) for row in self._working(connection)]
 
-    def cancel(self, client_order_id: str, reason: str) -> BrokerOrder:
+    def cancel(self, client_order_id: str, reason: str) -> Lookup:
         """See `Broker.cancel`; an order that has ended stays as it is."""
         with transaction(self._engine) as connection:
             self._lock(connection)
             row = self._order(connection, client_order_id)
             if row is None:
-                raise InvalidInput(f"account {self.account_id!r} has no order {client_order_id} to cancel")
+                return Absent()
             if row.status == "working":
                 self._end(connection, row, "cancelled", ZERO, reason)
-        found = self.find(client_order_id)
-        assert found is not None
-        return found
+        return self._known(client_order_id)
 
     def positions(self) -> dict[str, Decimal]:
         """See `Broker.positions`."""
@@ -130,6 +174,18 @@ class PaperBroker:
                 )
                 for row in connection.execute(wanted.order_by(table.c.sequence))
             ]
+
+    def movements_since(self, since: datetime) -> Sequence[Movement]:
+        """See `Broker.movements_since`: none, because whoever knows the market's events books them here."""
+        return ()
+
+    def borrow(self, symbols: Sequence[str]) -> Mapping[str, Borrow]:
+        """See `Broker.borrow`."""
+        return dict.fromkeys(symbols, "easy")
+
+    def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """See `Broker.quotes`; from the source that it was given."""
+        return self._quotes(symbols)
 
     def fill_at_open(self, trade_session: date, opens: Mapping[str, Decimal], now: datetime) -> int:
         """The opening auction of `trade_session`: ends every order working for it; says how many filled.
@@ -272,7 +328,17 @@ class PaperBroker:
 
 
 def _answer(row: Row[Any]) -> BrokerOrder:
-    return BrokerOrder(row.client_order_id, row.client_order_id, row.status, row.filled_quantity, row.reason)
+    side = "buy" if row.side in ("buy", "cover") else "sell"
+    return BrokerOrder(
+        row.client_order_id,
+        row.client_order_id,
+        row.status,
+        row.filled_quantity,
+        row.reason,
+        row.symbol,
+        side,
+        row.quantity,
+    )
 
 
 def _fillable(row: Row[Any], price: Decimal | None, held: Decimal) -> tuple[Decimal, str]:
