@@ -1,14 +1,13 @@
-"""What learns: the small protocol that every algorithm keeps, its hyperparameters, and the list of those that ship.
+"""What learns: the small protocol that every algorithm keeps, and the list of those that ship.
 
 An algorithm sees tables of scaled features and labels; where the rows come from, and on which machine it runs, is not
 its business. Its artifact is data that loads without executing anything.
 """
 
-import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, cast
 
@@ -17,60 +16,41 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.research.algorithms.hyperparameters import Hyperparameter, Scalar, Value, check_settings
+from stockpicker_dagster.research.algorithms.supervision import UNSUPERVISED, Progress, Supervision, TrainingStopped
 
-Value = bool | int | float | str
-
-_ALGORITHMS = {"linear": ("stockpicker_dagster.research.algorithms.linear", "Ridge")}
-"""Module and class of each algorithm, by name; the module is imported only when asked for."""
+__all__ = [
+    "UNSUPERVISED",
+    "Algorithm",
+    "Hyperparameter",
+    "MissingPackage",
+    "Progress",
+    "Scalar",
+    "Supervision",
+    "TrainingStopped",
+    "Value",
+    "algorithm",
+    "check_packages",
+    "known_algorithms",
+    "validate_hyperparameters",
+]
 
 
 @dataclass(frozen=True)
-class Hyperparameter:
-    """One setting of an algorithm.
+class _Entry:
+    """Where an algorithm is; the module is imported only when asked for. `packages` are what its training imports."""
 
-    `type` is that of a number or a text; `minimum` and `maximum` are allowed themselves; `words` are texts allowed
-    beside it (or the only texts allowed); `unit` is what the number counts.
-    """
+    module: str
+    attribute: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
 
-    name: str
-    type: type
-    default: Value
-    meaning: str
-    unit: str
-    minimum: float | None = None
-    maximum: float | None = None
-    words: tuple[str, ...] = ()
 
-    def check(self, value: object) -> Value:
-        """The value as the declared type; `InvalidInput` says what is allowed."""
-        if isinstance(value, str) and value in self.words:
-            return value
-        if self.type in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-            whole = self.type is float or float(value).is_integer()
-            if whole and math.isfinite(value) and self._within(value):
-                return int(value) if self.type is int else float(value)
-        if self.type in (bool, str) and type(value) is self.type and not self.words:
-            return cast(Value, value)
-        raise InvalidInput(
-            f"hyperparameter {self.name} {value!r} is not allowed; allowed: {self.allowed} ({self.unit})"
-        )
+_ALGORITHMS = {"linear": _Entry("linear", "LinearModel")}
 
-    @property
-    def allowed(self) -> str:
-        """What may be given, in words.
 
-        >>> Hyperparameter("alpha", float, 1.0, "penalty", "variances", minimum=0.0, words=("auto",)).allowed
-        "float of at least 0 or 'auto'"
-        """
-        parts = [self.type.__name__] if self.type is not str or not self.words else []
-        if parts and self.minimum is not None:
-            parts[0] += f" of at least {self.minimum:g}"
-        if parts and self.maximum is not None:
-            parts[0] += f"{' and' if self.minimum is not None else ' of'} at most {self.maximum:g}"
-        return " or ".join(parts + [repr(word) for word in self.words])
-
-    def _within(self, value: float) -> bool:
-        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
+class MissingPackage(InvalidInput):
+    """Something optional was asked for whose packages are not installed."""
 
 
 class Algorithm(Protocol):
@@ -82,6 +62,8 @@ class Algorithm(Protocol):
 
     name: ClassVar[str]
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
+    warm_starts: ClassVar[bool]
+    """Whether `fit` can begin from an earlier model."""
     features: tuple[str, ...]
     label: str
     chosen: dict[str, Value]
@@ -98,11 +80,17 @@ class Algorithm(Protocol):
         label: str,
         hyperparameters: Mapping[str, object] | None = None,
         seed: int = 0,
+        supervision: Supervision = UNSUPERVISED,
+        start_from: Self | None = None,
+        horizon_days: int = 1,
     ) -> Self:
         """Learn `label` from `features` on `train`, which hold a column `date` too; `validation` only chooses.
 
-        Rows without a label (null) are left out. Equal input and seed give equal models. Raises `InvalidInput` for
-        features that are not finite, no labelled row, or hyperparameters that are not allowed.
+        Rows without a label (null) are left out. Every date weighs the same. Equal input and seed give equal models on
+        one kind of machine. `start_from` is an earlier model of the same features to begin from, where the algorithm
+        `warm_starts`. `horizon_days` is that of the label, in sessions. Raises `InvalidInput` for features that are not
+        finite, no labelled row, labels that do not differ, or hyperparameters that are not allowed, and
+        `TrainingStopped` if `supervision` asks for it.
         """
 
     def predict(self, values: NDArray[np.float32], features: Sequence[str]) -> NDArray[np.float64]:
@@ -122,25 +110,44 @@ class Algorithm(Protocol):
         """Read an artifact, executing nothing of it; `InvalidInput` if it is not one of this algorithm."""
 
 
+def known_algorithms() -> tuple[str, ...]:
+    """The names of the algorithms that ship."""
+    return tuple(sorted(_ALGORITHMS))
+
+
 def algorithm(name: str) -> type[Algorithm]:
     """The algorithm of that name; an unknown one raises `InvalidInput`, listing those known."""
-    if name not in _ALGORITHMS:
-        raise InvalidInput(f"algorithm {name!r} is unknown; known: {', '.join(sorted(_ALGORITHMS))}")
-    module, attribute = _ALGORITHMS[name]
-    return cast(type[Algorithm], getattr(import_module(module), attribute))
+    entry = _entry(name)
+    module = import_module(f"stockpicker_dagster.research.algorithms.{entry.module}")
+    return cast(type[Algorithm], getattr(module, entry.attribute))
+
+
+def check_packages(name: str) -> None:
+    """Raises `MissingPackage`, naming the extra to install, unless the algorithm's training can be imported."""
+    entry = _entry(name)
+    require_packages(f"algorithm {name!r}", entry.packages, entry.extra)
+
+
+def require_packages(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raises `MissingPackage` for packages that are not installed, with the extra that brings them."""
+    absent = [package for package in packages if find_spec(package) is None]
+    if absent:
+        raise MissingPackage(
+            f"{what} needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed; install the "
+            f"extra {extra!r}: pip install 'stockpicker-dagster[{extra}]'"
+        )
 
 
 def validate_hyperparameters(name: str, given: Mapping[str, object] | None = None) -> dict[str, Value]:
-    """All hyperparameters of the algorithm `name`: those given, checked, and defaults for the rest.
+    """All hyperparameters of the algorithm `name` that apply: those given, checked, and defaults for the rest.
 
-    Raises `InvalidInput` for an unknown name, naming the nearest one, and for a value that is not allowed.
+    Raises `InvalidInput` for an unknown name, naming the nearest one, for a value that is not allowed, and for a given
+    setting that means nothing beside the others.
     """
-    declared = {each.name: each for each in algorithm(name).hyperparameters}
-    for key in given or {}:
-        if key not in declared:
-            close = difflib.get_close_matches(key, declared, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InvalidInput(
-                f"hyperparameter {key!r} of algorithm {name!r} is unknown; {hint}known: {', '.join(sorted(declared))}"
-            )
-    return {key: each.check((given or {}).get(key, each.default)) for key, each in declared.items()}
+    return check_settings(name, algorithm(name).hyperparameters, given)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _ALGORITHMS:
+        raise InvalidInput(f"algorithm {name!r} is unknown; known: {', '.join(known_algorithms())}")
+    return _ALGORITHMS[name]

@@ -1,49 +1,60 @@
-"""The registry of algorithms and the declarations of hyperparameters (the package's `__init__`)."""
+"""The registry of algorithms (the package's `__init__`)."""
+
+import sys
 
 import pytest
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.research.algorithms import Hyperparameter, algorithm, validate_hyperparameters
-from stockpicker_dagster.research.algorithms.linear import Ridge
+from stockpicker_dagster.research import algorithms
+from stockpicker_dagster.research.algorithms import (
+    MissingPackage,
+    algorithm,
+    check_packages,
+    known_algorithms,
+    require_packages,
+    validate_hyperparameters,
+)
 
 
-def test_an_algorithm_is_found_by_its_own_name() -> None:
-    assert algorithm("linear") is Ridge
-    assert Ridge.name == "linear"
+@pytest.mark.parametrize("name", known_algorithms())
+def test_an_algorithm_is_found_by_its_own_name(name: str) -> None:
+    assert algorithm(name).name == name
+
+
+@pytest.mark.parametrize("name", known_algorithms())
+def test_every_hyperparameter_says_what_it_means_and_its_default_is_allowed(name: str) -> None:
+    declared = algorithm(name).hyperparameters
+    assert len({each.name for each in declared}) == len(declared)
+    for each in declared:
+        assert each.meaning.endswith("."), each.name
+        assert each.unit, each.name
+        assert each.check(each.default) == (list(each.default) if isinstance(each.default, tuple) else each.default)
+        if each.only_with is not None:
+            other = next(one for one in declared if one.name == each.only_with[0])
+            assert all(other.check(value) == value for value in each.only_with[1]), each.name
 
 
 def test_an_unknown_algorithm_is_named_with_the_known() -> None:
-    with pytest.raises(InvalidInput, match="'ridge' is unknown; known: linear"):
+    with pytest.raises(InvalidInput, match=f"'ridge' is unknown; known: {', '.join(known_algorithms())}"):
         algorithm("ridge")
+    with pytest.raises(InvalidInput, match="'ridge' is unknown"):
+        check_packages("ridge")
 
 
 def test_defaults_fill_what_is_not_given() -> None:
-    assert validate_hyperparameters("linear") == {"alpha": "auto"}
-    assert validate_hyperparameters("linear", {"alpha": 3}) == {"alpha": 3.0}
-    assert isinstance(validate_hyperparameters("linear", {"alpha": 3})["alpha"], float)
+    assert validate_hyperparameters("linear") == {"method": "ridge", "alpha": "auto"}
+    given = validate_hyperparameters("linear", {"method": "elastic_net", "alpha": 3})
+    assert given == {"method": "elastic_net", "alpha": 3.0, "l1_ratio": 0.5}
+    assert isinstance(given["alpha"], float)
 
 
-def test_an_unknown_hyperparameter_is_named_with_the_nearest() -> None:
-    with pytest.raises(InvalidInput, match="'alpa' of algorithm 'linear' is unknown; did you mean 'alpha'"):
-        validate_hyperparameters("linear", {"alpa": 1.0})
+def test_a_package_that_is_not_installed_is_named_with_the_way_out() -> None:
+    with pytest.raises(MissingPackage, match=r"'x' needs nowhere_1, nowhere_2, which are not installed; .*\[deep\]"):
+        require_packages("algorithm 'x'", ("json", "nowhere_1", "nowhere_2"), "deep")
+    require_packages("algorithm 'x'", ("json",), "deep")
 
 
-@pytest.mark.parametrize("value", [-0.1, "large", float("nan"), float("inf"), None, True, [1.0]])
-def test_a_value_that_is_not_allowed_is_named_with_what_is(value: object) -> None:
-    with pytest.raises(InvalidInput, match=r"alpha .* is not allowed; allowed: float of at least 0 or 'auto'"):
-        validate_hyperparameters("linear", {"alpha": value})
-
-
-def test_each_kind_of_hyperparameter_takes_its_own_values() -> None:
-    layers = Hyperparameter("layers", int, 3, "hidden layers", "layers", minimum=1, maximum=9)
-    flag = Hyperparameter("early", bool, True, "stop early", "yes or no")
-    loss = Hyperparameter("loss", str, "mse", "what is minimized", "name", words=("mse", "huber"))
-    assert layers.check(4.0) == 4
-    assert isinstance(layers.check(4.0), int)
-    assert flag.check(False) is False
-    assert loss.check("huber") == "huber"
-    for declared, wrong in ((layers, 0), (layers, 10), (layers, 2.5), (flag, 1), (loss, "mae"), (loss, 1)):
-        with pytest.raises(InvalidInput, match=f"hyperparameter {declared.name} {wrong!r}"):
-            declared.check(wrong)
-    assert layers.allowed == "int of at least 1 and at most 9"
-    assert loss.allowed == "'mse' or 'huber'"
+def test_knowing_the_algorithms_imports_none_of_them() -> None:
+    known_algorithms()
+    assert not hasattr(algorithms, "torch")
+    assert "stockpicker_dagster.research.algorithms" in sys.modules

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.optimize import minimize
+from sklearn.linear_model import ElasticNet
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.research.algorithms.linear import ALPHA_GRID, ARTIFACT, Ridge
+from stockpicker_dagster.research.algorithms import Progress, Supervision, TrainingStopped
+from stockpicker_dagster.research.algorithms.linear import ALPHA_GRID, ARTIFACT, LinearModel
 
 FEATURES = ["size", "value", "momentum"]
 WEIGHTS = np.array([0.3, -0.2, 0.0])
@@ -34,18 +37,23 @@ def matrix(frame: pl.DataFrame) -> np.ndarray:
     return frame.select(FEATURES).to_numpy()
 
 
-def fit(alpha: float | str = 0.5, train: pl.DataFrame | None = None, validation: pl.DataFrame | None = None) -> Ridge:
+def fit(
+    alpha: float | str = 0.5, train: pl.DataFrame | None = None, validation: pl.DataFrame | None = None
+) -> LinearModel:
     known = table(1) if train is None else train
     held_out = table(2, first=date(2021, 1, 1)) if validation is None else validation
-    return Ridge.fit(known, held_out, FEATURES, "label", {"alpha": alpha})
+    return LinearModel.fit(known, held_out, FEATURES, "label", {"alpha": alpha})
+
+
+def date_weights(frame: pl.DataFrame) -> np.ndarray:
+    return frame.select(1 / (pl.len().over("date") * frame["date"].n_unique())).to_series().to_numpy()
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.01, 1.0, 50.0])
 def test_coefficients_agree_with_scikit_learn_where_every_date_weighs_the_same(alpha: float) -> None:
     train = table(1)
-    weights = train.select(1 / (pl.len().over("date") * train["date"].n_unique())).to_series().to_numpy()
     reference = SklearnRidge(alpha=alpha, solver="cholesky").fit(
-        matrix(train).astype(float), train["label"], sample_weight=weights
+        matrix(train).astype(float), train["label"], sample_weight=date_weights(train)
     )
     model = fit(alpha, train)
     np.testing.assert_allclose(model.coefficients, reference.coef_, rtol=1e-9)
@@ -79,13 +87,13 @@ def test_auto_takes_the_alpha_with_the_best_rank_ic_on_validation() -> None:
 
 def test_of_equally_good_alphas_the_largest_is_taken() -> None:
     # One feature alone ranks the stocks the same way under every penalty.
-    model = Ridge.fit(table(1), table(2, first=date(2021, 1, 1)), ["size"], "label")
+    model = LinearModel.fit(table(1), table(2, first=date(2021, 1, 1)), ["size"], "label")
     assert model.chosen["alpha"] == max(ALPHA_GRID)
 
 
 def test_rank_ic_agrees_with_scipy() -> None:
     model, validation = fit(), table(2, first=date(2021, 1, 1)).with_columns(pl.col("label").round(1))
-    measured = Ridge.fit(table(1), validation, FEATURES, "label", {"alpha": 0.5}).metrics["validation_rank_ic"]
+    measured = LinearModel.fit(table(1), validation, FEATURES, "label", {"alpha": 0.5}).metrics["validation_rank_ic"]
     daily = [
         stats.spearmanr(model.predict(matrix(day), FEATURES), day["label"]).statistic
         for day in validation.partition_by("date")
@@ -116,7 +124,7 @@ def test_rows_without_a_label_are_left_out() -> None:
 def test_a_score_does_not_depend_on_the_rows_scored_with_it(rows: set[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     many = [f"feature_{number}" for number in range(37)]
-    model = Ridge(tuple(many), "label", 0.1, rng.normal(size=37))
+    model = LinearModel(tuple(many), "label", 0.1, rng.normal(size=37))
     values = rng.normal(size=(301, 37)).astype(np.float32)
     chosen = sorted(rows)
     whole = model.predict(values, many)
@@ -137,7 +145,7 @@ def test_contributions_and_the_intercept_add_up_to_the_score() -> None:
 def test_a_loaded_model_scores_the_same_bytes(tmp_path: Path) -> None:
     model, values = fit("auto"), matrix(table(4))
     model.save(tmp_path)
-    loaded = Ridge.load(tmp_path)
+    loaded = LinearModel.load(tmp_path)
     assert loaded.predict(values, FEATURES).tobytes() == model.predict(values, FEATURES).tobytes()
     assert (loaded.label, loaded.chosen, loaded.metrics) == (model.label, model.chosen, model.metrics)
     loaded.save(tmp_path / "again")
@@ -148,8 +156,8 @@ def test_a_loaded_model_scores_the_same_bytes(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"coefficients": [1.0, 2.0]}, "2 coefficients for 3 features"),
-        ({"coefficients": [1.0, 2.0, "3"]}, "one finite number for each"),
-        ({"features": ["size", "size", "value"]}, "one finite number for each"),
+        ({"coefficients": [1.0, 2.0, "3"]}, "other than finite numbers in 'coefficients'"),
+        ({"features": ["size", "size", "value"]}, "lacks \\['features'\\]"),
         ({"algorithm": "boosted_trees"}, "no model of algorithm 'linear'"),
         ({"format": 2}, "no model of algorithm 'linear'"),
         ({"intercept": None}, "lacks \\['intercept'\\]"),
@@ -160,15 +168,15 @@ def test_an_artifact_that_does_not_fit_is_refused(tmp_path: Path, change: dict[s
     document = json.loads((tmp_path / ARTIFACT).read_text()) | change
     (tmp_path / ARTIFACT).write_text(json.dumps(document))
     with pytest.raises(InvalidInput, match=message):
-        Ridge.load(tmp_path)
+        LinearModel.load(tmp_path)
 
 
 def test_a_missing_or_broken_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
-        Ridge.load(tmp_path)
+        LinearModel.load(tmp_path)
     (tmp_path / ARTIFACT).write_text("{")
     with pytest.raises(InvalidInput, match="cannot be read"):
-        Ridge.load(tmp_path)
+        LinearModel.load(tmp_path)
 
 
 def test_changed_features_are_named() -> None:
@@ -202,7 +210,7 @@ def test_tables_without_labels_or_columns_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"training table lacks the columns \['size'\]"):
         fit(0.5, table(1).drop("size"))
     with pytest.raises(InvalidInput, match="of any feature"):
-        Ridge.fit(table(1), table(2), [], "label")
+        LinearModel.fit(table(1), table(2), [], "label")
     assert np.isnan(fit(0.5, validation=empty).metrics["validation_rank_ic"])
 
 
@@ -212,3 +220,86 @@ def test_linearly_dependent_features_need_a_penalty() -> None:
         fit(0.0, twins)
     model = fit(0.1, twins)
     assert model.coefficients[0] == pytest.approx(model.coefficients[2])
+
+
+@pytest.mark.parametrize(("alpha", "l1_ratio"), [(0.05, 0.5), (0.2, 0.9), (0.01, 1.0)])
+def test_the_elastic_net_agrees_with_scikit_learn(alpha: float, l1_ratio: float) -> None:
+    train = table(1)
+    reference = ElasticNet(alpha=alpha, l1_ratio=l1_ratio, tol=1e-12, max_iter=100_000).fit(
+        matrix(train).astype(float), train["label"], sample_weight=date_weights(train)
+    )
+    settings = {"method": "elastic_net", "alpha": alpha, "l1_ratio": l1_ratio}
+    model = LinearModel.fit(train, table(2), FEATURES, "label", settings)
+    np.testing.assert_allclose(model.coefficients, reference.coef_, atol=1e-8)
+    assert model.intercept == pytest.approx(reference.intercept_, abs=1e-8)
+    assert model.chosen == settings
+
+
+def test_the_elastic_net_leaves_out_what_carries_nothing() -> None:
+    model = LinearModel.fit(
+        table(1, noise=0.0), table(2), FEATURES, "label", {"method": "elastic_net", "alpha": 0.05, "l1_ratio": 1.0}
+    )
+    assert [bool(value) for value in model.coefficients] == [True, True, False]
+
+
+@pytest.mark.parametrize("threshold", [0.2, 1.0])
+def test_huber_agrees_with_a_general_minimizer(threshold: float) -> None:
+    train = table(1).with_columns(label=pl.col("label") + 40 * (pl.int_range(pl.len()) % 50 == 0))
+    weights, alpha = date_weights(train), 0.3
+    values, label = matrix(train).astype(float), train["label"].to_numpy()
+    deviation = np.sqrt(np.average((label - np.average(label, weights=weights)) ** 2, weights=weights))
+    limit = threshold * deviation
+
+    def objective(parameters: np.ndarray) -> float:
+        size = np.abs(label - parameters[0] - values @ parameters[1:])
+        losses = np.where(size <= limit, size**2, 2 * limit * size - limit**2)
+        return float(np.average(losses, weights=weights) + alpha * (parameters[1:] ** 2).sum())
+
+    expected = minimize(objective, np.zeros(4), method="BFGS", options={"gtol": 1e-10}).x
+    model = LinearModel.fit(
+        train, table(2), FEATURES, "label", {"method": "huber", "alpha": alpha, "threshold": threshold}
+    )
+    np.testing.assert_allclose([model.intercept, *model.coefficients], expected, atol=1e-4)
+
+
+def test_huber_moves_less_than_ridge_when_a_few_labels_are_absurd() -> None:
+    absurd = table(1).with_columns(label=pl.col("label") + 40 * pl.col("size") * (pl.int_range(pl.len()) % 97 == 0))
+    errors = {
+        method: np.abs(
+            LinearModel.fit(absurd, table(2), FEATURES, "label", {"method": method, "alpha": 0.01}).coefficients
+            - WEIGHTS
+        ).max()
+        for method in ("ridge", "huber")
+    }
+    assert errors["huber"] < 0.5 * errors["ridge"]
+
+
+@pytest.mark.parametrize("method", ["elastic_net", "huber"])
+def test_every_method_chooses_its_penalty_and_loads_again(method: str, tmp_path: Path) -> None:
+    model = LinearModel.fit(table(1), table(2, first=date(2021, 1, 1)), FEATURES, "label", {"method": method})
+    assert isinstance(model.chosen["alpha"], float)
+    model.save(tmp_path)
+    values = matrix(table(4))
+    loaded = LinearModel.load(tmp_path)
+    assert loaded.predict(values, FEATURES).tobytes() == model.predict(values, FEATURES).tobytes()
+    assert loaded.chosen == model.chosen
+
+
+def test_labels_that_do_not_differ_within_a_date_are_refused() -> None:
+    same = table(1).with_columns(label=pl.lit(0.25))
+    with pytest.raises(InvalidInput, match=r"every row of a date has the same 'label' .*0\.25"):
+        fit(0.5, same)
+
+
+def test_progress_is_told_for_every_penalty_and_a_stop_is_heeded() -> None:
+    seen: list[Progress] = []
+    LinearModel.fit(table(1), table(2), FEATURES, "label", supervision=Supervision(progress=seen.append))
+    assert [(each.step, each.of) for each in seen] == [(step, 5) for step in range(1, 6)]
+    assert all(np.isfinite([each.loss, each.validation_rank_ic]).all() for each in seen)
+    with pytest.raises(TrainingStopped, match="stopped before alpha 100"):
+        LinearModel.fit(table(1), table(2), FEATURES, "label", supervision=Supervision(stop=lambda: True))
+
+
+def test_a_warm_start_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="one solution, wherever it starts"):
+        LinearModel.fit(table(1), table(2), FEATURES, "label", start_from=fit())
