@@ -1,0 +1,116 @@
+"""Where models are trained, served and applied in bulk: one protocol, in the language of boto3's SageMaker client.
+
+Every platform takes the same request dictionaries,
+answers the same dictionaries and raises the same `botocore.exceptions.ClientError`s, so that what is tried on this
+machine is what is sent to AWS. What differs lies in `Platform`: where files go, which image and role a request names,
+and how often it is polite to ask. Requests are checked in `validation` before they are sent.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from stockpicker_dagster.errors import StockPickerError
+
+Answer = dict[str, Any]
+"""What boto3 would return, without `ResponseMetadata`; moments are time-zone-aware `datetime`s."""
+
+
+class PlatformFailure(StockPickerError):
+    """A platform did not do what it was asked; the message says what it gave as the reason."""
+
+
+class SageMakerClient(Protocol):
+    """The operations of `boto3.client("sagemaker")` that we use, with boto3's keyword arguments and answers.
+
+    Requests that SageMaker would refuse raise `ClientError` with its code: `ValidationException` for what is malformed
+    or, for describing and stopping, not there; `ResourceInUse` for a second job of one name; `ValidationException`
+    "Cannot create already existing ..." for a second model, configuration or endpoint; `ResourceLimitExceeded` for a
+    quota. `errors.is_missing` and `errors.already_exists` tell them apart.
+    """
+
+    def create_training_job(self, **request: Any) -> Answer: ...
+    def describe_training_job(self, *, TrainingJobName: str) -> Answer: ...
+    def stop_training_job(self, *, TrainingJobName: str) -> Answer: ...
+    def list_training_jobs(self, **request: Any) -> Answer: ...
+
+    def create_model(self, **request: Any) -> Answer: ...
+    def describe_model(self, *, ModelName: str) -> Answer: ...
+    def delete_model(self, *, ModelName: str) -> Answer: ...
+    def list_models(self, **request: Any) -> Answer: ...
+
+    def create_endpoint_config(self, **request: Any) -> Answer: ...
+    def describe_endpoint_config(self, *, EndpointConfigName: str) -> Answer: ...
+    def delete_endpoint_config(self, *, EndpointConfigName: str) -> Answer: ...
+    def list_endpoint_configs(self, **request: Any) -> Answer: ...
+
+    def create_endpoint(self, **request: Any) -> Answer: ...
+    def describe_endpoint(self, *, EndpointName: str) -> Answer: ...
+    def delete_endpoint(self, *, EndpointName: str) -> Answer: ...
+    def list_endpoints(self, **request: Any) -> Answer: ...
+
+    def create_transform_job(self, **request: Any) -> Answer: ...
+    def describe_transform_job(self, *, TransformJobName: str) -> Answer: ...
+    def stop_transform_job(self, *, TransformJobName: str) -> Answer: ...
+    def list_transform_jobs(self, **request: Any) -> Answer: ...
+
+    def add_tags(self, *, ResourceArn: str, Tags: Sequence[dict[str, str]]) -> Answer: ...
+    def list_tags(self, *, ResourceArn: str) -> Answer: ...
+
+
+class RuntimeClient(Protocol):
+    """The one operation of `boto3.client("sagemaker-runtime")` that we use."""
+
+    def invoke_endpoint(
+        self, *, EndpointName: str, Body: bytes, ContentType: str = ..., Accept: str = ..., **request: Any
+    ) -> Answer:
+        """`Body` of the answer is a stream with `read()`.
+
+        Raises `ClientError`: `ValidationError` for an endpoint that does not exist or a body above 6,291,456 bytes,
+        `ModelError` with `OriginalStatusCode` and `OriginalMessage` where the container refused.
+        """
+
+
+class Platform(Protocol):
+    """A place to train, with what a request must name there.
+
+    `training_resources` and `hosting_resources` are `ResourceConfig` and the part of a production variant that says
+    what it runs on; `transform_resources` is `TransformResources`. `poll_seconds` is how long to wait before asking a
+    second time; later questions wait longer, up to `longest_poll_seconds`.
+    """
+
+    name: str
+    client: SageMakerClient
+    runtime: RuntimeClient
+    image: str
+    """What `TrainingImage` and `Image` name: the image that trains and serves."""
+    role: str
+    """What `RoleArn` and `ExecutionRoleArn` name."""
+    output: str
+    """The URI, without a slash at its end, under which jobs write models, checkpoints and scores."""
+    training_resources: dict[str, Any]
+    hosting_resources: dict[str, Any]
+    transform_resources: dict[str, Any]
+    poll_seconds: float
+    longest_poll_seconds: float
+
+    def stage(self, source: Path) -> str:
+        """The URI under which a job can read a file or a folder of this machine, brought there first if need be.
+
+        Equal content gives an equal URI, and is not brought a second time.
+        """
+
+    def fetch(self, uri: str) -> bytes:
+        """The content of one file that a job wrote. Raises `PlatformFailure` if it is not there."""
+
+    def listed(self, uri: str) -> list[str]:
+        """The URIs of all files under a folder that jobs wrote to, ascending; empty if there is no such folder."""
+
+    def remove(self, uri: str) -> None:
+        """Removes a file or a folder that jobs wrote, such as checkpoints that are no longer needed."""
+
+    def read_log(self, job: str, position: str | None = None) -> tuple[list[str], str]:
+        """The lines that a training job wrote to its log after `position` (None: from its start), and the new one.
+
+        A job without a log, or one that does not exist, has no lines.
+        """
