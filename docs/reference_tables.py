@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from stockpicker_dagster.market.cross_check import CAUSES
 from stockpicker_dagster.market.prices import REASONS
 from stockpicker_dagster.market.quality import FLAGS
-from stockpicker_dagster.research.algorithms import algorithm
+from stockpicker_dagster.research.algorithms import algorithm, known_algorithms
 from stockpicker_dagster.research.features.declaration import feature_set
 from stockpicker_dagster.strategy_form import StrategyForm
 
-PAGES = [Path(__file__).parent / f"{name}.md" for name in ("user-guide", "features", "market-data")]
+PAGES = [Path(__file__).parent / f"{name}.md" for name in ("user-guide", "features", "learning", "market-data")]
 _PLACE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -26,7 +26,7 @@ def tables() -> dict[str, str]:
     """Every table by name: one for each part of the form, `hyperparameters.<algorithm>`, `features.<set>`, terms."""
     return {
         **{name: "\n".join(_form_rows(form)) for name, form in forms().items()},
-        "hyperparameters.linear": "\n".join(_hyperparameter_rows("linear")),
+        **{f"hyperparameters.{name}": "\n".join(_hyperparameter_rows(name)) for name in known_algorithms()},
         "features.factors": "\n".join(_feature_rows("factors")),
         "features.alpha158": "\n".join(_windowed_rows("alpha158")),
         "features.multi_factor": "\n".join(_feature_rows("multi_factor")),
@@ -110,7 +110,11 @@ def _hyperparameter_rows(name: str) -> Iterator[str]:
     yield "| hyperparameter | allowed | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for each in algorithm(name).hyperparameters:
-        yield f"| `{each.name}` | {each.allowed} | `{each.default}` | {_cell(each.meaning)} ({each.unit}) |"
+        allowed, default = each.allowed, list(each.default) if isinstance(each.default, tuple) else each.default
+        if each.only_with is not None:
+            other, values = each.only_with
+            allowed += f"; only with `{other}` {' or '.join(f'`{value}`' for value in values)}"
+        yield f"| `{each.name}` | {allowed} | `{default}` | {_cell(each.meaning)} ({each.unit}) |"
 
 
 def _feature_rows(name: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
-from stockpicker_dagster.research.algorithms import algorithm, validate_hyperparameters
+from stockpicker_dagster.research.algorithms import algorithm, check_packages, validate_hyperparameters
 from stockpicker_dagster.strategy_form.base import Form, Misfit
 
 Period = Annotated[
@@ -83,9 +83,9 @@ class PeriodsForm(Form):
 class AlgorithmForm(Form):
     """What learns."""
 
-    name: str = Field("linear", description="The algorithm by name; `linear` is ridge regression.")
+    name: str = Field("linear", description="The algorithm by name: `linear`, `boosted_trees` or `neural_network`.")
     hyperparameters: dict[str, Any] = Field(
-        default_factory=dict, description="Settings of the algorithm; see its declaration for type, range and default."
+        default_factory=dict, description="Settings of the algorithm; Learning lists them with type, range and default."
     )
     seed: int = Field(0, ge=0, description="Fixes whatever the algorithm draws at random.")
 
@@ -93,6 +93,7 @@ class AlgorithmForm(Form):
     @classmethod
     def _name_is_known(cls, value: str) -> str:
         algorithm(value)
+        check_packages(value)
         return value
 
     @field_validator("hyperparameters")

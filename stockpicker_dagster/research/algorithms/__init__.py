@@ -46,7 +46,11 @@ class _Entry:
     extra: str = ""
 
 
-_ALGORITHMS = {"linear": _Entry("linear", "LinearModel")}
+_ALGORITHMS = {
+    "boosted_trees": _Entry("boosted_trees", "BoostedTrees"),
+    "linear": _Entry("linear", "LinearModel"),
+    "neural_network": _Entry("neural_network", "NeuralNetwork", ("torch",), "deep"),
+}
 
 
 class MissingPackage(InvalidInput):
@@ -141,10 +145,15 @@ def require_packages(what: str, packages: Sequence[str], extra: str) -> None:
 def validate_hyperparameters(name: str, given: Mapping[str, object] | None = None) -> dict[str, Value]:
     """All hyperparameters of the algorithm `name` that apply: those given, checked, and defaults for the rest.
 
-    Raises `InvalidInput` for an unknown name, naming the nearest one, for a value that is not allowed, and for a given
-    setting that means nothing beside the others.
+    Raises `InvalidInput` for an unknown name, naming the nearest one, for a value that is not allowed, for a given
+    setting that means nothing beside the others, and for settings that an algorithm's own `check_together` refuses.
     """
-    return check_settings(name, algorithm(name).hyperparameters, given)
+    learner = algorithm(name)
+    settings = check_settings(name, learner.hyperparameters, given)
+    check_together = getattr(learner, "check_together", None)
+    if check_together is not None:
+        check_together(settings)
+    return settings
 
 
 def _entry(name: str) -> _Entry:
