@@ -55,7 +55,8 @@ class BrokerUnavailable(StockPickerError):
 class OrderRequest:
     """One order to be sent; `quantity` in shares, positive; collar in currency (None: no bound).
 
-    `limit_price`, in currency, goes with order type `limit` and with no other.
+    `limit_price`, in currency, goes with order type `limit` and with no other. From `not_after` on (None: no bound) it
+    is not sent any more, however long the adapter had to wait.
     """
 
     client_order_id: str
@@ -70,6 +71,7 @@ class OrderRequest:
     trade_session: date
     submitted_at: datetime
     limit_price: Decimal | None = None
+    not_after: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,12 @@ class Broker(Protocol):
 
     def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """The latest quotes, for checking a plan against the market; symbols without one are left out."""
+
+    def buying_power_needed(self, request: OrderRequest, quote: Quote | None) -> Decimal | None:
+        """How much buying power the order takes, in currency, by the broker's own rule; None where that is not known.
+
+        A reduction takes none. `quote` is the latest one; the broker may be asked.
+        """
 
 
 @runtime_checkable

@@ -5,9 +5,13 @@ Cut-offs are offsets from a session's own open or close, so that half-days are r
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:  # numpy comes with it, which a broker without cut-offs has no use for
+    from stockpicker_dagster.market.calendar import TradingCalendar
 
 OrderType = Literal["market", "limit"]
 TimeInForce = Literal["day", "opg", "cls", "ioc"]
@@ -20,10 +24,15 @@ SESSION_ORDERS: frozenset[tuple[OrderType, TimeInForce]] = frozenset(
 
 @dataclass(frozen=True)
 class CutOff:
-    """The last moment at which a venue takes orders of one time in force: `before` the session's `anchor`."""
+    """The last moment at which a venue takes orders of one time in force: `before` the session's `anchor`.
+
+    Orders for the next session are taken from `reopens` on, a time of day at the exchange (None: once the session has
+    closed).
+    """
 
     anchor: Literal["open", "close"]
     before: timedelta
+    reopens: time | None = None
 
     def at(self, opens_at: datetime, closes_at: datetime) -> datetime:
         """The moment, for a session with these hours; from this very moment on the order is refused."""
@@ -34,7 +43,8 @@ class CutOff:
 class Capabilities:
     """What a broker can do, and how its adapter was verified.
 
-    `orders`: the pairs of order type and time in force that are taken; `cut_offs`: until when, by time in force.
+    `orders`: the pairs of order type and time in force that are taken, `fractional_orders` those that are taken for
+    fractions too; `cut_offs`: until when, by time in force.
     `shorts`: stocks can be sold short, in whole shares everywhere; `fractional_longs`: longs can be held in fractions.
     `holds_openings`: openings may be handed in while reductions are working, the broker keeps them back until those
     have ended. `client_id_length`: the longest client id. `client_id_window`: for how long a second order under the
@@ -49,6 +59,7 @@ class Capabilities:
     verified: str
     fractional_longs: bool = False
     orders: frozenset[tuple[OrderType, TimeInForce]] = SESSION_ORDERS
+    fractional_orders: frozenset[tuple[OrderType, TimeInForce]] = frozenset()
     cut_offs: Mapping[TimeInForce, CutOff] = field(default_factory=dict)
     holds_openings: bool = False
     client_id_length: int = 64
@@ -72,6 +83,20 @@ class Capabilities:
         cut_off = self.cut_offs.get(time_in_force)
         return None if cut_off is None else cut_off.at(opens_at, closes_at)
 
+    def order_window(
+        self, time_in_force: str, calendar: "TradingCalendar", session: date, zone: str = "America/New_York"
+    ) -> tuple[datetime, datetime]:
+        """From when until when an order has to be sent to trade in `session`, and not in the one before or after it."""
+        before = calendar.previous_session(session)
+        cut_off = self.cut_offs.get(time_in_force)  # type: ignore[call-overload]
+        hours = calendar.open_at(session), calendar.close_at(session)
+        earliest = calendar.close_at(before)
+        if cut_off is None:
+            return earliest, hours[1]
+        if cut_off.reopens is not None:
+            earliest = max(earliest, datetime.combine(before, cut_off.reopens, ZoneInfo(zone)).astimezone(UTC))
+        return earliest, cut_off.at(*hours)
+
     def refusal(
         self, client_order_id: str, side: str, quantity: Decimal, order_type: str, time_in_force: str
     ) -> str | None:
@@ -85,6 +110,9 @@ class Capabilities:
             return f"{quantity} shares to {side}: shorts are whole shares"
         if not whole and not self.fractional_longs:
             return f"{quantity} shares to {side}: only whole shares are traded here"
+        if not whole and (order_type, time_in_force) not in self.fractional_orders:
+            taken = ", ".join(sorted(f"{kind} {tif}" for kind, tif in self.fractional_orders)) or "none"
+            return f"fractions of shares are not taken as {order_type} {time_in_force}; taken: {taken}"
         if (order_type, time_in_force) not in self.orders:
             taken = ", ".join(sorted(f"{kind} {tif}" for kind, tif in self.orders))
             return f"{order_type} orders with time in force {time_in_force} are not taken here; taken: {taken}"

@@ -187,6 +187,10 @@ class PaperBroker:
         """See `Broker.quotes`; from the source that it was given."""
         return self._quotes(symbols)
 
+    def buying_power_needed(self, request: OrderRequest, quote: Quote | None) -> Decimal | None:
+        """See `Broker.buying_power_needed`: buying power is not limited here."""
+        return ZERO
+
     def fill_at_open(self, trade_session: date, opens: Mapping[str, Decimal], now: datetime) -> int:
         """The opening auction of `trade_session`: ends every order working for it; says how many filled.
 

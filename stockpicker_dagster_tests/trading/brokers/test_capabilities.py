@@ -32,7 +32,10 @@ def test_quantities_that_no_order_can_have(side: str, quantity: str, why: str) -
 
 
 def test_fractions_are_for_longs_where_the_venue_has_them() -> None:
-    able = capable(fractional_longs=True)
+    able = capable(fractional_longs=True, fractional_orders=frozenset({("market", "day")}))
+    assert "not taken as market opg; taken: market day" in str(
+        able.refusal("id", "buy", Decimal("0.3"), "market", "opg")
+    )
     assert able.refusal("id", "buy", Decimal("0.3"), "market", "day") is None
     assert able.refusal("id", "sell", Decimal("0.3"), "market", "day") is None
     assert "whole shares" in str(able.refusal("id", "cover", Decimal("0.3"), "market", "day"))
