@@ -12,6 +12,7 @@ from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import Home
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Lake, describe_days
+from stockpicker_dagster.storage.opening import open_lake
 from stockpicker_dagster.storage.symbol_sets import incomplete_days
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading import ledger
@@ -33,7 +34,7 @@ def findings(place: Home) -> Iterator[Finding]:
     yield Finding(
         "state folder", mode == 0o700, f"{place.root}, mode {mode:o}" + ("" if mode == 0o700 else "; chmod 700 it")
     )
-    yield from _strategies(Lake(place.lake))
+    yield from _strategies(open_lake())
     yield from _database()
 
 

@@ -20,6 +20,9 @@ from pathlib import Path
 import pytest
 
 from stockpicker_dagster.code_version import code_version
+from stockpicker_dagster_tests.aws.fixtures import aws, aws_proxy, moto_url
+
+__all__ = ["aws", "aws_proxy", "moto_url"]
 
 # Compiled kernels are shared by all test processes and runs of one version of the sources, never by two.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".numba_cache" / code_version()))

@@ -6,11 +6,9 @@ and two writers never get one number. What a decision means is the matter of `ma
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.market.corrections import Decisions, Record
@@ -24,32 +22,25 @@ class DecisionsOutstanding(StockPickerError):
 def load_decisions(lake: Lake, source: str) -> Decisions:
     """Every record about `source`. Raises `StockPickerError` if one cannot be read: none may be overlooked."""
     records = []
-    for path in sorted(_folder(lake, source).glob("*.json")):
+    for name in _names(lake, source):
         try:
-            records.append(Record.from_json(json.loads(path.read_text())))
+            records.append(Record.from_json(json.loads(lake.read_file(name) or b"")))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StockPickerError(
-                f"the decision in {path} cannot be read ({error}); restore that file from a backup, because prices "
-                "must not be collected without it"
+                f"the decision in {lake.place}/{name} cannot be read ({error}); restore that file from a backup, "
+                "because prices must not be collected without it"
             ) from error
     return Decisions(tuple(records))
 
 
 def append_record(lake: Lake, source: str, record: Record) -> Record:
     """Stores `record` under the next free number, durably, and returns it with that number."""
-    folder = _folder(lake, source)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            number = 1 + max((int(path.stem) for path in folder.glob("*.json")), default=0)
-            numbered = Record.from_json(record.to_json() | {"number": number})
-            if _created(folder / f"{number:06d}.json", json.dumps(numbered.to_json(), indent=1)):
-                return numbered
-    except OSError as error:
-        raise StockPickerError(
-            f"the decision cannot be recorded in {folder} ({error.strerror}); make room, or allow writing, and decide "
-            "again"
-        ) from error
+    while True:
+        number = 1 + max((int(PurePosixPath(name).stem) for name in _names(lake, source)), default=0)
+        numbered = Record.from_json(record.to_json() | {"number": number})
+        content = json.dumps(numbered.to_json(), indent=1).encode()
+        if lake.create_file(f"{source}/decisions/{number:06d}.json", content):
+            return numbered
 
 
 def decision_notes(decisions: Decisions, days: Sequence[date]) -> dict[date, Mapping[str, str]]:
@@ -89,19 +80,5 @@ def definition_under(definition: str, decisions: Decisions, last: date) -> str:
     return definition if digest is None else hashlib.sha256(f"{definition} {digest}".encode()).hexdigest()[:16]
 
 
-def _folder(lake: Lake, source: str) -> Path:
-    return lake.root / source / "decisions"
-
-
-def _created(path: Path, content: str) -> bool:
-    """Writes a new file as a whole; False if another writer has taken the name."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".") as fresh:
-        fresh.write(content)
-        fresh.flush()
-        os.fsync(fresh.fileno())
-        try:
-            # A link appears whole, and never in the place of a file that is there.
-            os.link(fresh.name, path)
-        except FileExistsError:
-            return False
-    return True
+def _names(lake: Lake, source: str) -> list[str]:
+    return [name for name in lake.files(f"{source}/decisions") if name.endswith(".json")]

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from stockpicker_dagster.home import home
 from stockpicker_dagster.storage.database import migrate, open_database
 from stockpicker_dagster.storage.lake import Lake
+from stockpicker_dagster.storage.opening import open_lake
 
 
 class Deployment(dg.ConfigurableResource):
@@ -20,7 +21,7 @@ class Deployment(dg.ConfigurableResource):
 
     @property
     def lake(self) -> Lake:
-        return Lake(home().lake)
+        return open_lake()
 
     @property
     def database(self) -> Engine:

@@ -15,8 +15,8 @@ import dagster as dg
 import polars as pl
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.home import home
 from stockpicker_dagster.storage.lake import DEFINITION, Bundle, DayPieces, DayTable, Lake, describe_days
+from stockpicker_dagster.storage.opening import open_lake
 
 UNPARTITIONED = "fixed"
 """The key of the one bundle of an asset without partitions: the model of a strategy with fixed periods."""
@@ -27,7 +27,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     @property
     def lake(self) -> Lake:
-        return Lake(home().lake)
+        return open_lake()
 
     def handle_output(
         self, context: dg.OutputContext, obj: pl.DataFrame | DayTable | DayPieces | dict[str, Bundle] | None

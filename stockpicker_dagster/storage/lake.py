@@ -1,4 +1,4 @@
-"""The lake: daily tables and bundles of files as Parquet under one root, written atomically.
+"""The lake: daily tables and bundles of files as Parquet in one place, a folder or S3, written atomically.
 
 A daily table keeps one file a session, `<table>/year=YYYY/YYYY-MM-DD.parquet`. A year whose every session is stored is
 one file, `year=YYYY/year.parquet`, so that long ranges scan quickly. Which of the two it is depends only on which
@@ -8,24 +8,25 @@ bytes. A bundle is a folder of files that belong together, such as the tables of
 Reading a session that was never written raises; an empty session is an empty file. Nothing here knows Dagster.
 """
 
-import fcntl
 import io
 import json
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import IO, TypeVar
 
 import polars as pl
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
+from stockpicker_dagster.storage.places import FileChanged, Place
+from stockpicker_dagster.storage.places.folder import FolderPlace
+
+_Read = TypeVar("_Read")
 
 _SESSIONS = "stockpicker.sessions"
 _YEAR_FILE = "year.parquet"
+_MOST_LOOKS = 5
 
 DEFINITION = "definition"
 """In a day's note: a digest of the settings that the day was made under."""
@@ -113,10 +114,18 @@ def describe_days(days: Sequence[date]) -> str:
 
 
 class Lake:
-    """Parquet tables under one root folder."""
+    """Parquet tables in one place; a path is a folder of this machine."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, place: Path | Place) -> None:
+        self.place: Place = FolderPlace(place) if isinstance(place, Path) else place
+        self._notes: dict[tuple[str, str], dict[date, dict[str, str]]] = {}
+
+    @property
+    def root(self) -> Path:
+        """The folder that the lake lies in. Raises `InvalidInput` for one that lies elsewhere."""
+        if not isinstance(self.place, FolderPlace):
+            raise InvalidInput(f"the lake {self.place} is no folder of this machine")
+        return self.place.root
 
     # Daily tables
 
@@ -139,7 +148,7 @@ class Lake:
             raise InvalidInput(f"{table} was given rows of {describe_days(stray)} while writing {describe_days(days)}")
         empty = frame.clear()
         notes = {day: {**(note or {}), **(day_notes or {}).get(day, {})} for day in days}
-        with self._locked(table):
+        with self.place.locked(_checked(table)):
             for year, of_year in _by_year(days).items():
                 rows = frame.filter(pl.col("date").dt.year() == year)
                 by_day = {
@@ -150,13 +159,7 @@ class Lake:
 
     def days(self, table: str) -> list[date]:
         """The stored sessions of `table`, ascending; empty if nothing was ever written."""
-        found: set[date] = set()
-        for folder in self._folder(table).glob("year=*"):
-            if (folder / _YEAR_FILE).is_file():
-                found.update(_stored_sessions(folder / _YEAR_FILE))
-            else:
-                found.update(_day_of(path) for path in _day_files(folder))
-        return sorted(found)
+        return sorted(day for days in self._steadily(lambda: self._stored(table)).values() for day in days)
 
     def missing(self, table: str, days: Iterable[date]) -> list[date]:
         """Those of `days` that were never written, ascending."""
@@ -166,18 +169,28 @@ class Lake:
         """The rows of `days`, in order of date, as one lazy frame. Raises `MissingDays`."""
         if not days:
             raise InvalidInput(f"no session was asked for when reading {table}")
-        if absent := self.missing(table, days):
+        return self._steadily(lambda: self._scanned(table, days))
+
+    def _scanned(self, table: str, days: Sequence[date]) -> pl.LazyFrame:
+        years = self._years(table)
+        stored = self._stored(table, years)
+        if absent := sorted(set(days) - {day for held in stored.values() for day in held}):
             raise MissingDays(table, absent)
+        wanted: dict[str, str] = {}
+        whole: dict[int, bool] = {}
+        for year, of_year in sorted(_by_year(days).items()):
+            whole[year] = _YEAR_FILE in years[year]
+            names = [_YEAR_FILE] if whole[year] else [f"{day}.parquet" for day in sorted(of_year)]
+            wanted |= {f"{table}/year={year}/{name}": years[year][name] for name in names}
+        paths = dict(zip(wanted, self.place.local(wanted), strict=True))
         pieces: list[pl.LazyFrame] = []
         for year, of_year in sorted(_by_year(days).items()):
-            folder = self._folder(table) / f"year={year}"
-            compacted = folder / _YEAR_FILE
-            if compacted.is_file():
-                whole_year = len(of_year) == len(_stored_sessions(compacted))
-                rows = pl.scan_parquet(compacted, hive_partitioning=False)
-                pieces.append(rows if whole_year else rows.filter(pl.col("date").is_in(sorted(of_year))))
+            if whole[year]:
+                rows = pl.scan_parquet(paths[f"{table}/year={year}/{_YEAR_FILE}"], hive_partitioning=False)
+                every_day = len(of_year) == len(stored[year])
+                pieces.append(rows if every_day else rows.filter(pl.col("date").is_in(sorted(of_year))))
             else:
-                files = [folder / f"{day}.parquet" for day in sorted(of_year)]
+                files = [paths[f"{table}/year={year}/{day}.parquet"] for day in sorted(of_year)]
                 pieces.append(pl.scan_parquet(files, hive_partitioning=False))
         return pl.concat(pieces)
 
@@ -205,12 +218,15 @@ class Lake:
 
     def notes(self, table: str) -> dict[date, dict[str, str]]:
         """The note kept beside every stored day."""
-        notes: dict[date, dict[str, str]] = {}
-        for folder in self._folder(table).glob("year=*"):
-            compacted = folder / _YEAR_FILE
-            for path in [compacted] if compacted.is_file() else _day_files(folder):
-                notes.update(_notes_in(path))
-        return dict(sorted(notes.items()))
+        return self._steadily(lambda: self._all_notes(table))
+
+    def _all_notes(self, table: str) -> dict[date, dict[str, str]]:
+        files: dict[str, str] = {}
+        for year, names in self._years(table).items():
+            counted = [_YEAR_FILE] if _YEAR_FILE in names else list(names)
+            files |= {f"{table}/year={year}/{name}": names[name] for name in counted}
+        noted = self._notes_in(files).values()
+        return dict(sorted((day, note) for notes in noted for day, note in notes.items()))
 
     def decisions(self, table: str, days: Sequence[date]) -> dict[date, dict[str, str]]:
         """The `DECISIONS` that stored days of `table` were made under, as notes of what is made from them."""
@@ -225,65 +241,96 @@ class Lake:
         notes: dict[date, dict[str, str]],
         sessions: Sequence[date],
     ) -> None:
-        folder = self._folder(table) / f"year={year}"
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        compacted = folder / _YEAR_FILE
-        stored = {_day_of(path): path for path in _day_files(folder)}
-        if compacted.is_file():
-            parts, notes = _overlay(compacted, parts, notes)
-        elif set(parts) | set(stored) >= set(sessions):
-            for day, path in stored.items():
-                if day not in parts:
-                    parts[day] = pl.read_parquet(path, hive_partitioning=False)
-                    notes[day] = _notes_in(path)[day]
+        folder = f"{table}/year={year}"
+        stored = self._years(table).get(year, {})
+        compacted = f"{folder}/{_YEAR_FILE}"
+        version = stored.pop(_YEAR_FILE, None)
+        single = {date.fromisoformat(Path(name).stem): f"{folder}/{name}" for name in stored}
+        if version is not None:
+            held = {compacted: version}
+            [path] = self.place.local(held)
+            parts, notes = _overlay(path, self._notes_in(held)[compacted], parts, notes)
+        elif set(parts) | set(single) >= set(sessions):
+            kept = {name: stored[Path(name).name] for day, name in single.items() if day not in parts}
+            kept_notes = self._notes_in(kept)
+            for name, path in zip(kept, self.place.local(kept), strict=True):
+                [(day, note)] = kept_notes[name].items()
+                parts[day], notes[day] = pl.read_parquet(path, hive_partitioning=False), note
         # The year's file wins over day files, so that a crash between writing and deleting changes nothing.
         if set(parts) >= set(sessions):
             ordered = sorted(parts)
             _refuse_mixed_columns(table, year, [parts[day] for day in ordered])
-            _write_parquet(compacted, [parts[day] for day in ordered], {day: notes[day] for day in ordered})
-            for path in stored.values():
-                path.unlink()
+            content = _parquet_of_days([parts[day] for day in ordered], {day: notes[day] for day in ordered})
+            self.place.write({compacted: content}, over={compacted: version or ""})
+            self.place.remove(single.values())
         else:
-            for day, part in parts.items():
-                _write_parquet(folder / f"{day}.parquet", [part], {day: notes[day]})
+            self.place.write(
+                {f"{folder}/{day}.parquet": _parquet_of_days([part], {day: notes[day]}) for day, part in parts.items()}
+            )
             # A table that now begins earlier in a year that was whole before has single days again.
-            compacted.unlink(missing_ok=True)
+            self.place.remove([compacted])
+
+    def _years(self, table: str) -> dict[int, dict[str, str]]:
+        """The stored files of a daily table by year: name to version."""
+        years: dict[int, dict[str, str]] = {}
+        for name, version in self.place.listed(_checked(table)).items():
+            folder, _, file = name.partition("/")
+            if folder.startswith("year=") and file.endswith(".parquet") and "/" not in file:
+                years.setdefault(int(folder.removeprefix("year=")), {})[file] = version
+        return years
+
+    def _stored(self, table: str, years: Mapping[int, Mapping[str, str]] | None = None) -> dict[int, list[date]]:
+        """The stored sessions of a daily table by year; a year that is one file says itself which it holds."""
+        years = self._years(table) if years is None else years
+        whole = {
+            f"{table}/year={year}/{_YEAR_FILE}": names[_YEAR_FILE]
+            for year, names in years.items()
+            if _YEAR_FILE in names
+        }
+        notes = self._notes_in(whole)
+        return {
+            year: list(notes[f"{table}/year={year}/{_YEAR_FILE}"])
+            if _YEAR_FILE in names
+            else [date.fromisoformat(Path(name).stem) for name in names]
+            for year, names in years.items()
+        }
+
+    def _notes_in(self, files: Mapping[str, str]) -> dict[str, dict[date, dict[str, str]]]:
+        """The notes in every file; those of a version that was read before are not read again."""
+        unread = {name: version for name, version in files.items() if (name, version) not in self._notes}
+        fresh = {name: _notes_in(ending) for name, ending in zip(unread, self.place.endings(unread), strict=True)}
+        self._notes |= {(name, files[name]): notes for name, notes in fresh.items() if files[name]}
+        return {name: fresh[name] if name in fresh else self._notes[name, version] for name, version in files.items()}
+
+    def _steadily(self, read: Callable[[], _Read]) -> _Read:
+        """What `read` gives, looked for anew while another writer changes files in the meantime."""
+        for _ in range(_MOST_LOOKS - 1):
+            try:
+                return read()
+            except FileChanged:
+                continue
+        return read()
 
     # Bundles
 
     def write_bundle(self, table: str, key: str, bundle: Bundle) -> None:
         """Stores a bundle under `key`, replacing an earlier one as a whole."""
-        target = self._folder(f"{table}/{key}")
-        fresh = target.with_name(f".{key}.new")
-        with self._locked(table), _writing(target):
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            for name, content in bundle.files.items():
-                (fresh / name).write_bytes(content if isinstance(content, bytes) else parquet_bytes([content], {}))
-            if target.exists():
-                stale = target.with_name(f".{key}.old")
-                shutil.rmtree(stale, ignore_errors=True)
-                target.rename(stale)
-                fresh.rename(target)
-                shutil.rmtree(stale)
-            else:
-                fresh.rename(target)
+        _checked(f"{table}/{key}")
+        contents = {
+            name: content if isinstance(content, bytes) else parquet_bytes([content], {})
+            for name, content in bundle.files.items()
+        }
+        self.place.write_bundle(table, key, contents)
 
     def bundles(self, table: str) -> list[str]:
         """The keys of the stored bundles, ascending."""
-        folder = self._folder(table)
-        if not folder.is_dir():
-            return []
-        self._put_back(table)
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return self.place.bundles(_checked(table))
 
     def bundle(self, table: str, key: str) -> Path:
         """The folder of a stored bundle. Raises `MissingBundle`."""
-        folder = self._folder(f"{table}/{key}")
-        if not folder.is_dir():
-            self._put_back(table)
-        if not folder.is_dir():
+        _checked(f"{table}/{key}")
+        folder = self._steadily(lambda: self.place.bundle(table, key))
+        if folder is None:
             raise MissingBundle(table, key)
         return folder
 
@@ -292,49 +339,31 @@ class Lake:
         kept = set(keys)
         for key in self.bundles(table):
             if key not in kept:
-                with self._locked(table):
-                    shutil.rmtree(self._folder(f"{table}/{key}"))
-
-    def _put_back(self, table: str) -> None:
-        """Gives its name back to a bundle whose replacement was cut off between two renames."""
-        for stale in self._folder(table).glob(".*.old"):
-            target = stale.with_name(stale.name.removeprefix(".").removesuffix(".old"))
-            with self._locked(table):
-                if stale.is_dir() and not target.exists():
-                    stale.rename(target)
+                self.place.remove_bundle(table, key)
 
     # Files
 
     def write_file(self, name: str, content: bytes) -> None:
         """Stores one file beside the tables, atomically."""
-        path = self._folder(name)
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        self.place.write({_checked(name): content})
+
+    def create_file(self, name: str, content: bytes) -> bool:
+        """Stores one new file, durably and readable by its owner alone; False if the name is taken."""
+        return self.place.create(_checked(name), content)
 
     def read_file(self, name: str) -> bytes | None:
-        """The content of a file stored by `write_file`, None if there is none."""
-        path = self._folder(name)
-        return path.read_bytes() if path.is_file() else None
+        """The content of a file stored by `write_file` or `create_file`, None if there is none."""
+        return self.place.read(_checked(name))
 
-    def _folder(self, table: str) -> Path:
-        parts = table.split("/")
-        if any(part in ("", ".", "..") for part in parts):
-            raise InvalidInput(
-                f"{table!r} is no name of a table in the lake; a name is words separated by single slashes"
-            )
-        return self.root.joinpath(*parts)
+    def files(self, folder: str) -> list[str]:
+        """The full names of the files in `folder`, ascending."""
+        return sorted(f"{folder}/{name}" for name in self.place.listed(_checked(folder)) if "/" not in name)
 
-    @contextmanager
-    def _locked(self, table: str) -> Iterator[None]:
-        """One writer of a table at a time; a writer that dies releases the lock."""
-        folder = self._folder(table)
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / ".lock").open("w")
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+
+def _checked(table: str) -> str:
+    if any(part in ("", ".", "..") for part in table.split("/")):
+        raise InvalidInput(f"{table!r} is no name of a table in the lake; a name is words separated by single slashes")
+    return table
 
 
 def parquet_bytes(frames: Sequence[pl.DataFrame], metadata: Mapping[str, str]) -> bytes:
@@ -351,31 +380,9 @@ def parquet_bytes(frames: Sequence[pl.DataFrame], metadata: Mapping[str, str]) -
     return buffer.getvalue()
 
 
-def _write_parquet(path: Path, frames: Sequence[pl.DataFrame], notes: Mapping[date, Mapping[str, str]]) -> None:
+def _parquet_of_days(frames: Sequence[pl.DataFrame], notes: Mapping[date, Mapping[str, str]]) -> bytes:
     sessions = json.dumps({str(day): dict(note) for day, note in notes.items()}, sort_keys=True, separators=(",", ":"))
-    _replace(path, parquet_bytes(frames, {_SESSIONS: sessions}))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with _writing(path):
-        try:
-            fresh.write_bytes(content)
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Says in one sentence what a disk that refuses to store `path` means."""
-    try:
-        yield
-    except OSError as error:
-        raise StockPickerError(
-            f"{path} cannot be written ({error.strerror}); nothing that was stored is lost: make room, or allow "
-            "writing, and run again"
-        ) from error
+    return parquet_bytes(frames, {_SESSIONS: sessions})
 
 
 def _refuse_mixed_columns(table: str, year: int, parts: Sequence[pl.DataFrame]) -> None:
@@ -386,34 +393,22 @@ def _refuse_mixed_columns(table: str, year: int, parts: Sequence[pl.DataFrame]) 
         )
 
 
-def _notes_in(path: Path) -> dict[date, dict[str, str]]:
-    stored = json.loads(pl.read_parquet_metadata(path)[_SESSIONS])
+def _notes_in(ending: Path | IO[bytes]) -> dict[date, dict[str, str]]:
+    stored = json.loads(pl.read_parquet_metadata(ending)[_SESSIONS])
     return {date.fromisoformat(day): note for day, note in stored.items()}
 
 
-def _stored_sessions(path: Path) -> list[date]:
-    return list(_notes_in(path))
-
-
 def _overlay(
-    compacted: Path, parts: dict[date, pl.DataFrame], notes: dict[date, dict[str, str]]
+    compacted: Path,
+    old_notes: Mapping[date, dict[str, str]],
+    parts: dict[date, pl.DataFrame],
+    notes: dict[date, dict[str, str]],
 ) -> tuple[dict[date, pl.DataFrame], dict[date, dict[str, str]]]:
     """A compacted year's days with `parts` in the place of what they replace."""
     rows = pl.read_parquet(compacted, hive_partitioning=False)
     by_day = {key[0]: part for key, part in rows.partition_by("date", as_dict=True, maintain_order=True).items()}
-    old_notes = _notes_in(compacted)
     stored = {day: by_day.get(day, rows.clear()) for day in old_notes}
-    return stored | parts, old_notes | notes
-
-
-def _day_files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.glob("*.parquet") if path.name != _YEAR_FILE and not path.name.startswith(".")
-    )
-
-
-def _day_of(path: Path) -> date:
-    return date.fromisoformat(path.stem)
+    return stored | parts, {**old_notes, **notes}
 
 
 def _by_year(days: Iterable[date]) -> dict[int, list[date]]:
