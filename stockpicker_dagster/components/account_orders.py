@@ -13,8 +13,10 @@ import polars as pl
 
 from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.market.calendar import TradingCalendar
+from stockpicker_dagster.market.identity import REUSED_AFTER
 from stockpicker_dagster.market.identity_records import identities_in_force
 from stockpicker_dagster.market.sources import Venue
+from stockpicker_dagster.market.sources.silence import DELISTED_AFTER
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
 from stockpicker_dagster.storage.lake import Lake
@@ -39,8 +41,9 @@ EXECUTIONS_SCHEMA: dict[str, pl.DataType] = {
 """One row an order of the proposal made after the close of `date`. Quantities in shares and prices in currency are
 exact decimals, as the ledger has them; price is the mean fill price, null without a fill."""
 
-_STALE_SESSIONS = 10
-"""How far back a price is looked for where a held stock did not trade on the planned session."""
+_STALE_SESSIONS = (10, REUSED_AFTER + DELISTED_AFTER)
+"""How many sessions back a price is looked for where a held stock did not trade on the planned session: nearly all have
+one in the first of them, and who has none in the last counts as delisted."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +138,16 @@ def _serving_model(lake: Lake, strategy: str, form: StrategyForm, session: date)
 def _last_prices(
     lake: Lake, table: str, calendar: TradingCalendar, session: date, symbols: Sequence[str]
 ) -> dict[str, float]:
-    """The last close of each symbol, at most ten sessions old: a held stock may not have traded on the session."""
-    if not symbols:
-        return {}
-    wanted = set(calendar.sessions(calendar.offset(session, -_STALE_SESSIONS), session))
-    days = [day for day in lake.days(table) if day in wanted]
-    if not days:
-        return {}
-    closes = lake.read(table, days).filter(pl.col("symbol").is_in(list(symbols))).sort("date")
-    return dict(closes.group_by("symbol").agg(pl.col("close").last()).iter_rows())
+    """The last close of each symbol while it counts as listed: a held stock may not have traded on the session."""
+    found: dict[str, float] = {}
+    for sessions in _STALE_SESSIONS:
+        missing = sorted(set(symbols) - found.keys())
+        wanted = set(calendar.sessions(calendar.offset(session, -sessions), session)) if missing else set()
+        days = [day for day in lake.days(table) if day in wanted]
+        if days:
+            closes = lake.read(table, days).filter(pl.col("symbol").is_in(missing)).sort("date")
+            found |= dict(closes.group_by("symbol").agg(pl.col("close").last()).iter_rows())
+    return found
 
 
 def _corporate_actions(lake: Lake, form: StrategyForm, after: date | None, session: date) -> Iterator[CorporateAction]:

@@ -12,6 +12,7 @@ import polars as pl
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.corrections import FIGURES, Decision
+from stockpicker_dagster.market.identity import REUSED_AFTER
 from stockpicker_dagster.market.sources import Basis
 
 PRICES_SCHEMA: dict[str, pl.DataType] = {
@@ -41,8 +42,9 @@ DELISTINGS_SCHEMA: dict[str, pl.DataType] = {
     "return": pl.Float64(),
     "known_at": pl.Date(),
 }
-"""date = known_at = the session on which the delisting became known (the partition that holds it); return is from the
-last close to what holders received, as a fraction, null where the source does not know it."""
+"""date = known_at = the session on which the delisting became known (the partition that holds it); last_session the
+last one on which the source had a row of it, be it one that was rejected; return is from the last close to what holders
+received, as a fraction, null where the source does not know it."""
 
 QUARANTINE_SCHEMA: dict[str, pl.DataType] = {
     "symbol": pl.String(),
@@ -78,7 +80,9 @@ REASONS: dict[str, str] = {
     "bad_split_ratio": "the split ratio is zero, negative, NaN or infinite",
     "negative_dividend": "the dividend is negative, NaN or infinite",
     "not_a_session": "the exchange did not trade on that day",
-    "stale_close": "no volume at an unchanged close for the tenth session in a row, or longer: the vendor fills up",
+    "no_trade_for_long": f"no volume for more than {REUSED_AFTER} sessions in a row: the stock has left, and the vendor "
+    "fills up",
+    "stale_close": "no volume at an unchanged close for the tenth session in a row, or longer: nobody could trade at it",
     "dividend_not_below_previous_close": "the dividend is not below the preceding accepted close",
     "moved_without_volume": "the volume is zero, but the close is not that of the last accepted row that traded",
     "hundredfold_jump": "close and adjustment together moved beyond x100 or /100 against the preceding accepted close",
@@ -94,12 +98,13 @@ JUMP_MEMORY = timedelta(days=30)
 """An accepted close older than this convicts no row: else one bad first print would lock its symbol out for ever."""
 
 STALE_AFTER = 10
-"""Fewer sessions without a trade are common in small stocks; a vendor that goes on repeating the last price of a stock
-which has left would hide for ever that it has."""
+"""Fewer sessions without a trade are common in small stocks. Of the stocks that reach it, nine in ten trade again within
+weeks: their prices are rejected, but they have not left. Of those in which nobody trades for half a year hardly any does,
+and a vendor that goes on repeating the last price of one that has left would hide for ever that it has."""
 MOVE_TOLERANCE = 1e-3
 """A close without volume may differ so far from the last traded one after its splits: vendors round."""
 
-_MENDABLE = ("open_or_close_outside_range", "stale_close")
+_MENDABLE = ("open_or_close_outside_range", "no_trade_for_long", "stale_close")
 """Reasons that a row shows by itself and that a person may decide against; no decision makes sense of the others."""
 _PRICE_COLUMNS = ("open", "high", "low", "close")
 _BATCH_ROWS = 400_000
@@ -179,7 +184,7 @@ def validate(
     `known_at` may be absent and then is the row's own date where there is an event, `source` may be and then is null.
     `previous_rows` holds the accepted row that precedes the frame for each symbol (`symbol`, `date`, `close`); a symbol
     without one starts in the frame. `sessions`, if given, are the exchange's trading days. A stale close shows only
-    beside the `STALE_AFTER` rows before it: bring those too, or days that are fetched one by one are judged otherwise.
+    beside the rows since the last trade: bring those too, or days that are fetched one by one are judged otherwise.
     `decisions` are a person's: the figures decided on take the place of those in the row, which is then not rejected
     for its range, for being stale or for a move; rows after it are judged beside it.
 
@@ -270,22 +275,25 @@ def _own_reason(rows: pl.DataFrame, sessions: Collection[date] | None, inferred_
     if sessions is not None:
         tests["not_a_session"] = ~pl.col("date").is_in(pl.Series(sorted(sessions), dtype=pl.Date()).implode())
     if (rows["volume"] == 0).any():
-        tests["stale_close"] = pl.col("id").is_in(_stale(rows).implode())
+        tests["no_trade_for_long"] = pl.col("id").is_in(_idle(rows, at_one_close=False, longest=REUSED_AFTER).implode())
+        tests["stale_close"] = pl.col("id").is_in(_idle(rows, at_one_close=True, longest=STALE_AFTER - 1).implode())
     for name in _MENDABLE:
         if name in tests:
             tests[name] = tests[name] & ~pl.col("decided")
     return pl.coalesce(pl.when(test).then(pl.lit(name)) for name, test in tests.items())
 
 
-def _stale(rows: pl.DataFrame) -> pl.Series:
-    """The ids of rows without volume, at the close of the `STALE_AFTER` - 1 rows before, which had no volume either."""
-    moves = (pl.col("symbol") != pl.col("symbol").shift(1)) | (pl.col("close") != pl.col("close").shift(1))
-    runs = rows.select("id", "volume", trades=pl.col("volume") != 0, run=moves.fill_null(True).cum_sum())
-    # Within a run of equal closes, what counts is how many rows lie behind the last one that traded.
-    idle = runs.with_columns(stretch=pl.col("trades").fill_null(True).cum_sum())
-    idle = idle.filter(pl.col("volume") == 0)
+def _idle(rows: pl.DataFrame, *, at_one_close: bool, longest: int) -> pl.Series:
+    """The ids of rows without volume that have `longest` such rows or more since the last trade, or since the close
+    moved."""
+    begins = pl.col("symbol") != pl.col("symbol").shift(1)
+    if at_one_close:
+        begins = begins | (pl.col("close") != pl.col("close").shift(1))
+    runs = rows.select("id", "volume", trades=pl.col("volume") != 0, run=begins.fill_null(True).cum_sum())
+    # Within a run, what counts is how many rows lie behind the last one that traded.
+    idle = runs.with_columns(stretch=pl.col("trades").fill_null(True).cum_sum()).filter(pl.col("volume") == 0)
     counted = idle.with_columns(sessions=pl.int_range(1, pl.len() + 1).over("run", "stretch"))
-    return counted.filter(pl.col("sessions") >= STALE_AFTER)["id"]
+    return counted.filter(pl.col("sessions") > longest)["id"]
 
 
 def _duplicates(rows: pl.DataFrame) -> pl.Expr:

@@ -12,7 +12,9 @@ import pytest
 from stockpicker_dagster.components import account_orders
 from stockpicker_dagster.components.account_orders import EXECUTIONS_SCHEMA, execute_session, propose_rebalance
 from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.market.identity import REUSED_AFTER
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA
+from stockpicker_dagster.market.sources.silence import DELISTED_AFTER
 from stockpicker_dagster.research.plan import PLAN_SCHEMA
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Bundle, MissingBundle, MissingDays
@@ -57,7 +59,7 @@ def store(
     prices: Sequence[dict[str, Any]] = (), delistings: Sequence[dict[str, Any]] = (), through: date = SESSION
 ) -> None:
     """Prices of A and B at 10 on every day through `through`, besides what is given, and the model of the quarter."""
-    days = [day for day in DAYS if day <= through]
+    days = sorted({day for day in DAYS if day <= through} | {each["date"] for each in prices})
     special = {(each["symbol"], each["date"]) for each in prices}
     quiet = [row(symbol, day) for day in days for symbol in ("A", "B") if (symbol, day) not in special]
     lake = Deployment().lake
@@ -223,13 +225,15 @@ def test_a_delisting_of_a_stock_without_any_stored_price_concerns_no_account(
     assert actions(told) == []
 
 
-def test_a_held_stock_that_did_not_trade_is_priced_with_a_close_at_most_ten_sessions_old(
+def test_a_held_stock_that_did_not_trade_is_priced_with_its_last_close_while_it_counts_as_listed(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store([row("HALTED", ago(12), 1.0), row("HALTED", ago(10), 2.0), row("STALE", ago(11), 3.0)])
-    account(monkeypatch, held=["HALTED", "STALE", "A"])
+    listed = REUSED_AFTER + DELISTED_AFTER
+    idle = [row("IDLE", ago(listed), 3.0), row("GONE", ago(listed + 1), 3.0)]
+    store([row("HALTED", ago(12), 1.0), row("HALTED", ago(10), 2.0), *idle])
+    account(monkeypatch, held=["HALTED", "IDLE", "GONE", "A"])
     propose()
-    assert told[0]["reference_prices"] == {"A": 10.0, "B": 10.0, "HALTED": 2.0}
+    assert told[0]["reference_prices"] == {"A": 10.0, "B": 10.0, "HALTED": 2.0, "IDLE": 3.0}
     store([row("HALTED", ago(9), 4.0), row("HALTED", ago(10), 2.0)])
     propose()
     assert told[1]["reference_prices"]["HALTED"] == 4.0

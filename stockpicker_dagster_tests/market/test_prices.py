@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.corrections import Decision
+from stockpicker_dagster.market.identity import REUSED_AFTER
 from stockpicker_dagster.market.prices import (
     PRICES_SCHEMA,
     QUARANTINE_SCHEMA,
@@ -188,6 +189,20 @@ def test_a_price_that_a_vendor_repeats_without_trades_is_stale_from_the_tenth_se
     assert validate(frame(repeated[:10]))[1]["date"].to_list() == [START + timedelta(days=10)]
 
 
+def test_what_nobody_traded_for_half_a_year_is_filled_up_whatever_the_vendor_says_it_cost() -> None:
+    prices = [{"open": close, "high": close, "low": close, "close": close} for close in (10.0, 11.0)]
+    quotes = [row(day, volume=0.0, **prices[day % 2]) for day in range(1, REUSED_AFTER + 3)]
+    traded_again = row(REUSED_AFTER + 3)
+    _, quarantine = validate(frame([row(0), *quotes, traded_again]))
+    told = dict(quarantine.select("date", "reason").iter_rows())
+    assert told[START + timedelta(days=REUSED_AFTER - 1)] == "moved_without_volume"
+    late = [START + timedelta(days=REUSED_AFTER + each) for each in (1, 2)]
+    assert [told[day] for day in late] == ["no_trade_for_long"] * 2
+    assert START + timedelta(days=REUSED_AFTER + 3) not in told
+    accepted, _ = validate(frame([row(0), *quotes]), decisions=[decision(REUSED_AFTER + 2)])
+    assert accepted["date"].to_list()[-1] == late[1]
+
+
 def decision(day: int, **figures: float) -> Decision:
     return Decision("A", START + timedelta(days=day), tuple(figures.items()))
 
@@ -290,6 +305,9 @@ def own_reason(rows: list[Row], position: int) -> str | None:
         return "bad_split_ratio"
     if current["dividend"] < 0:
         return "negative_dividend"
+    idle_since = next((back for back in range(position, -1, -1) if rows[back]["volume"] != 0), -1)
+    if current["volume"] == 0 and position - idle_since > REUSED_AFTER:
+        return "no_trade_for_long"
     last_ten = rows[max(0, position - 9) : position + 1]
     idle = all(each["volume"] == 0 and each["close"] == current["close"] for each in last_ten)
     return "stale_close" if idle and len(last_ten) == 10 else None

@@ -17,7 +17,7 @@ from stockpicker_dagster.market.corrections import Decision
 from stockpicker_dagster.market.identity import Identities, SymbolChange, resumptions, with_re_uses
 from stockpicker_dagster.market.prices import PRICES_SCHEMA, QUARANTINE_SCHEMA, validate
 from stockpicker_dagster.market.sources import Basis
-from stockpicker_dagster.market.sources.silence import delistings_by_silence
+from stockpicker_dagster.market.sources.silence import delistings_by_silence, quoted
 
 WithEvents = Callable[[pl.DataFrame], pl.DataFrame]
 """Gives raw rows, by symbol and date, the events or the `adjustment` that `validate` asks for."""
@@ -58,7 +58,7 @@ class Tail:
     """What judging later rows needs of all rows up to the day `through`.
 
     `seeds` holds the last accepted row of each symbol that traded (`symbol`, `date`, `close`), `rows` the raw rows from
-    it on, or all of a symbol that has none; `seen` the last accepted day of each symbol; `trading_days` every day with
+    it on, or all of a symbol that has none; `seen` the last day on which each symbol was quoted; `trading_days` every day with
     an accepted row; `waiting` the rejected rows that are reported on a session after `through`; `reused` the tickers
     that another security took up. Symbols are ids throughout.
     """
@@ -93,7 +93,7 @@ def extend(
     if tail.through is not None:
         later = pl.col("date") > tail.through
         prices, quarantine = prices.filter(later), quarantine.filter(later)
-    seen = pl.concat([tail.seen, prices.select("symbol", "date")])
+    seen = pl.concat([tail.seen, quoted(prices, quarantine)])
     trading_days = pl.concat([tail.trading_days, prices["date"].unique().sort()])
     delistings = delistings_by_silence(seen, trading_days)
     if len(tail.trading_days):

@@ -23,7 +23,7 @@ from stockpicker_dagster.market.sources import Basis, Fetched, file_tails
 from stockpicker_dagster.market.sources.exchange import ExchangeVenue
 from stockpicker_dagster.market.sources.file_judgement import Judged, Rules, Tail, extend, together
 from stockpicker_dagster.market.sources.file_tails import FileState, KeptTail
-from stockpicker_dagster.market.sources.silence import delistings_by_silence
+from stockpicker_dagster.market.sources.silence import delistings_by_silence, quoted
 from stockpicker_dagster.market.universes import normalise_symbol
 
 _ALIASES = {"ticker": "symbol", "adj._close": "adj_close", "adjusted_close": "adj_close", "adjclose": "adj_close"}
@@ -312,7 +312,7 @@ def _load_few(path: Path, rules: Rules, tickers: frozenset[str], last: date, tra
     """What there is about a few tickers up to `last`, where the `trading_days` of all symbols are known."""
     tables = [_read(Path(file), tickers, last) for file, _, _ in _fingerprint(path)]
     piece, tail = _extended(Tail(), pl.concat(tables), path, rules)
-    delistings = delistings_by_silence(piece.prices, trading_days)
+    delistings = delistings_by_silence(quoted(piece.prices, piece.quarantine), trading_days)
     return _Book(piece.prices, delistings, piece.quarantine, trading_days, reused=tail.reused)
 
 

@@ -1,6 +1,8 @@
 """Delistings of sources that do not know any: a symbol whose rows stop counts as delisted after a while.
 
-Sources that are told why a listing ended say so themselves; this is what is left where none is.
+Sources that are told why a listing ended say so themselves; this is what is left where none is. A row that was rejected
+shows that the source still has the symbol, unless it shows the contrary: a stock in which nobody traded for two weeks
+has no price, and has not left.
 """
 
 import polars as pl
@@ -11,10 +13,32 @@ DELISTED_AFTER = 10
 """A symbol without a row for so many sessions, while others have rows, counts as delisted on the last of them."""
 
 
+_NO_QUOTE = (
+    "wrong_currency",
+    "wrong_exchange",
+    "missing_price",
+    "non_positive_price",
+    "missing_volume",
+    "negative_volume",
+    "not_a_session",
+    "no_trade_for_long",
+)
+"""Reasons of rejected rows that are no sign of the stock: they are of another one, or filled up."""
+
+
+def quoted(prices: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame:
+    """`symbol` and `date`, once each, of the rows that show that a source still has the symbol."""
+    rejected = quarantine.filter(~pl.col("reason").is_in(_NO_QUOTE)).select("symbol", "date").unique()
+    accepted = prices.select("symbol", "date")
+    if rejected.is_empty():
+        return accepted
+    return pl.concat([accepted, rejected.join(accepted, on=["symbol", "date"], how="anti")])
+
+
 def delistings_by_silence(rows: pl.DataFrame, trading_days: pl.Series) -> pl.DataFrame:
     """Every disappearance that lasted for `DELISTED_AFTER` of the ascending `trading_days`, in `DELISTINGS_SCHEMA`.
 
-    `rows` has `symbol` and `date`, once each. A disappearance is known on the last of those sessions, from rows up to
+    `rows` has `symbol` and `date`, once each (`quoted`). A disappearance is known on the last of those sessions, from rows up to
     it alone; its return is unknown. Should the symbol come back, it may disappear again.
     """
     position = pl.DataFrame({"date": trading_days}).with_row_index("position")

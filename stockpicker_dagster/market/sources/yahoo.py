@@ -21,7 +21,7 @@ from stockpicker_dagster.market.sources import Basis, Fetched
 from stockpicker_dagster.market.sources.alpaca_actions import with_events
 from stockpicker_dagster.market.sources.exchange import ExchangeVenue
 from stockpicker_dagster.market.sources.judgement import judge, judged_from, lacking_predecessor, with_report_session
-from stockpicker_dagster.market.sources.silence import DELISTED_AFTER, delistings_by_silence
+from stockpicker_dagster.market.sources.silence import DELISTED_AFTER, delistings_by_silence, quoted
 from stockpicker_dagster.market.sources.yahoo_chart import Chart, as_traded
 from stockpicker_dagster.market.sources.yahoo_download import (
     URL,
@@ -165,7 +165,7 @@ class YahooSource:
         rows, events = identities.identified_as_listed(rows), identities.identified_as_listed(events, "ex_date")
         rows = rows.filter(pl.col("symbol").is_in(identities.securities_of(names)))
         prices, quarantine = judge(with_events(rows, events), judged, self._calendar, self.decisions)
-        delistings = delistings_by_silence(prices, pl.Series(judged, dtype=pl.Date()))
+        delistings = delistings_by_silence(quoted(prices, quarantine), pl.Series(judged, dtype=pl.Date()))
         foreign = [
             identities.identified_as_listed(self._foreign(chart))
             for chart in charts.values()

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.market.identity import Identities, SymbolChange
+from stockpicker_dagster.market.identity import REUSED_AFTER, Identities, SymbolChange
 from stockpicker_dagster.market.sources import Fetched, PriceSource
 from stockpicker_dagster.market.sources.files import FilesSource
 
@@ -418,6 +418,33 @@ def test_a_re_used_ticker_is_told_from_the_rows_kept_of_earlier_years(
         assert_frame_equal(growing.fetch(None, [day]).prices, answer.prices.filter(pl.col("date") == day))
 
 
+def with_idle_stocks() -> pl.DataFrame:
+    """Three stocks over five quarters: one in which nobody trades for forty sessions, one that the vendor fills up."""
+    rows = hand_made().filter(pl.col("symbol") == "TWO", pl.col("close") > 0).row(0, named=True)
+    frames = [pl.DataFrame({**rows, "symbol": symbol, "date": YEAR, "dividend": 0.0}) for symbol in ("FUL", "IDL", "TWO")]
+    idle = (pl.col("symbol") == "IDL") & pl.col("date").is_between(YEAR[100], YEAR[139])
+    left = (pl.col("symbol") == "FUL") & (pl.col("date") >= YEAR[50])
+    return pl.concat(frames).with_columns(volume=pl.when(idle | left).then(0.0).otherwise("volume"))
+
+
+def test_a_stock_that_nobody_trades_for_weeks_has_no_price_and_has_not_left(tmp_path: Path) -> None:
+    path = source(tmp_path, with_idle_stocks()).path
+    files = FilesSource("mine", path, "as_traded", YEAR[0], keeps_tail=True)
+    answer = files.fetch(None, YEAR)
+    idle = answer.quarantine.filter(pl.col("symbol") == "IDL")
+    assert idle.select("date", "reason").rows() == [(day, "stale_close") for day in YEAR[109:140]]
+    prices = answer.prices.filter(pl.col("symbol") == "IDL")["date"].to_list()
+    assert prices == [*YEAR[:109], *YEAR[140:]]
+    # What is filled up for more than half a year has left, and that is known ten sessions later.
+    last, known = YEAR[50 + REUSED_AFTER - 1], YEAR[50 + REUSED_AFTER + 9]
+    assert answer.delistings.rows() == [("FUL", known, last, "no price for 10 sessions", None, known)]
+    few = files.fetch(["FUL", "IDL"], YEAR)
+    assert_frame_equal(few.delistings, answer.delistings)
+    daily = [files.fetch(None, [day]) for day in YEAR[100:]]
+    assert_frame_equal(pl.concat([day.delistings for day in daily]), answer.delistings)
+    assert_frame_equal(pl.concat([day.prices for day in daily]), answer.prices.filter(pl.col("date") >= YEAR[100]))
+
+
 def test_a_person_may_say_that_a_long_suspension_was_no_end(tmp_path: Path) -> None:
     same = Identities((SymbolChange("ABC", "ABC", FIRST_AGAIN),))
     path = source(tmp_path, with_a_re_used_ticker()).path
@@ -468,6 +495,7 @@ def test_the_real_index_members_load_whole(real_data: Path) -> None:
     # Take-Two was halted in 2002; Amcor had a price and no volume for two years.
     stale = answer.quarantine.filter(pl.col("reason") == "stale_close")
     assert set(stale["symbol"]) == {"TTWO", "AMCR"}
+    assert answer.delistings.is_empty()
 
 
 @pytest.mark.real_data

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA
-from stockpicker_dagster.market.sources.silence import DELISTED_AFTER, delistings_by_silence
+from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA, QUARANTINE_SCHEMA, REASONS
+from stockpicker_dagster.market.sources.silence import DELISTED_AFTER, delistings_by_silence, quoted
 
 DAYS = trading_calendar("XNYS").sessions(date(2023, 1, 3), date(2023, 6, 30))
 
@@ -37,3 +37,22 @@ def test_a_stock_that_comes_back_may_leave_again() -> None:
     days = [day for place, day in enumerate(DAYS[:60]) if not (20 <= place < 31 or place >= 40)]
     found = delistings_by_silence(pl.DataFrame({"symbol": "AAA", "date": days}), pl.Series(DAYS[:60]))
     assert found["last_session"].to_list() == [DAYS[19], DAYS[39]]
+
+
+def test_a_rejected_row_shows_that_the_stock_is_there_unless_it_shows_the_contrary() -> None:
+    prices = pl.DataFrame([{"symbol": "AAA", "date": DAYS[0]}], schema=PRICES_SCHEMA)
+    rejected = [{"symbol": reason, "date": DAYS[1], "reason": reason} for reason in REASONS]
+    again = [{"symbol": "AAA", "date": DAYS[0], "reason": "duplicate_row"}]
+    there = quoted(prices, pl.DataFrame([*rejected, *again], schema=QUARANTINE_SCHEMA))
+    assert there.is_unique().all()
+    assert set(there["symbol"]) - {"AAA"} == {
+        "duplicate_row",
+        "high_below_low",
+        "open_or_close_outside_range",
+        "bad_split_ratio",
+        "negative_dividend",
+        "stale_close",
+        "dividend_not_below_previous_close",
+        "moved_without_volume",
+        "hundredfold_jump",
+    }

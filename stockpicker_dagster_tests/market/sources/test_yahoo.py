@@ -1,6 +1,7 @@
 import json
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import trading_calendar
-from stockpicker_dagster.market.identity import Identities, SymbolChange
+from stockpicker_dagster.market.identity import REUSED_AFTER, Identities, SymbolChange
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.market.sources import Fetched, PriceSource
 from stockpicker_dagster.market.sources.yahoo import YahooSource
@@ -197,6 +198,26 @@ def test_a_stock_that_stops_is_delisted_on_the_tenth_session_alike_by_day_and_by
     july = source.fetch(["SIVB"], [date(2023, 8, 30)])
     assert july.delistings.is_empty()
     assert july.unanswered == {"SIVB": "no row since 2023-06-19; its last trade was on 2023-06-08"}
+
+
+def test_a_stock_that_nobody_trades_has_not_left_until_yahoo_has_filled_it_up_for_half_a_year(
+    yahoo: YahooServer,
+) -> None:
+    last_trade = CALENDAR.offset(JUNE[-1], -REUSED_AFTER - 5)
+    days = CALENDAR.sessions(CALENDAR.offset(last_trade, -20), SESSIONS[-1])
+    for symbol, idle_from in (("IDLE", date(2023, 5, 1)), ("GONE", CALENDAR.next_session(last_trade))):
+        stock = company(symbol, days)
+        close = stock.rows[CALENDAR.previous_session(idle_from)][3]
+        idle = {day: (close, close, close, close, 0.0) for day in days if idle_from <= day < date(2023, 8, 1)}
+        yahoo.companies[symbol] = replace(stock, rows=stock.rows | idle)
+    source, symbols = source_on(yahoo), ["AAPL", "GONE", "IDLE"]
+    since = CALENDAR.sessions(JUNE[-4], date(2023, 7, 14))
+    whole = source.fetch(symbols, since)
+    known, filled_until = CALENDAR.offset(JUNE[-1], 5), CALENDAR.offset(JUNE[-1], -5)
+    assert whole.delistings.select("symbol", "date", "last_session").rows() == [("GONE", known, filled_until)]
+    reasons = dict(whole.quarantine.select("symbol", "reason").unique().iter_rows())
+    assert reasons == {"GONE": "no_trade_for_long", "IDLE": "stale_close"}
+    assert_same(stacked([source.fetch(symbols, [day]) for day in since]), whole)
 
 
 def test_another_currency_or_exchange_is_quarantined_and_never_mixed_in(yahoo: YahooServer) -> None:
