@@ -389,14 +389,23 @@ def report_data(source: str, html: Path | None, first: date | None, last: date |
     type=click.Choice(["as_traded", "split_adjusted"]),
     help="The second file's basis; default: that of the first.",
 )
+@click.option("--calendar", default="XNYS", help="The exchange, by its market identifier code; default: XNYS.")
+@click.option("--currency", default="USD", help="What a column currency must say; default: USD.")
 @_plainly
 def check_data(
-    file: Path, basis: Any, html: Path | None, quarantine: Path | None, against: Path | None, against_basis: Any
+    file: Path,
+    basis: Any,
+    html: Path | None,
+    quarantine: Path | None,
+    against: Path | None,
+    against_basis: Any,
+    calendar: str,
+    currency: str,
 ) -> None:
     """Check the prices in FILE, or in a folder of files, without a strategy; nothing is stored in the lake."""
     from stockpicker_dagster.price_desk import check_file
 
-    report, rejected = check_file(file, basis, against, against_basis)
+    report, rejected = check_file(file, basis, against, against_basis, exchange=calendar, currency=currency)
     _show_report(report, html)
     if quarantine is not None:
         _write_text(quarantine, rejected.write_csv())
@@ -532,19 +541,29 @@ def _show_decided(decided: Any) -> None:
 @click.argument("name", type=click.Choice(["sp100", "sp500", "russell3000"]))
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take the list from FILE.")
 @click.option("--accept", is_flag=True, help="Take a list that looks wrong: the one put aside, or else the newest.")
+@click.option("--reason", help="Why it is accepted; kept with the list, as is who accepted it.")
+@click.option(
+    "--history", is_flag=True, help="Show the stored lists instead: since when, from where, accepted by whom."
+)
 @_plainly
-def universe_data(name: Any, file: Path | None, accept: bool) -> None:
+def universe_data(name: Any, file: Path | None, accept: bool, reason: str | None, history: bool) -> None:
     """Compare the stored list of the universe NAME with the public one, and show what changes."""
     from stockpicker_dagster.market.universes.refresh import list_from, refresh, refresh_from
+    from stockpicker_dagster.price_desk import acceptance, list_history
     from stockpicker_dagster.storage.deployment import Deployment
 
     prepare_home()
     deployment = Deployment()
+    if history:
+        for line in list_history(deployment.lake, name):
+            click.echo(line)
+        return
+    accepted = acceptance(reason) if accept else None
     if file is None:
-        refreshed = refresh(deployment.lake, name, deployment.now(), accept)
+        refreshed = refresh(deployment.lake, name, deployment.now(), accepted)
     else:
         brought = list_from(name, file.read_bytes(), file.name)
-        refreshed = refresh_from(deployment.lake, name, brought, deployment.now(), accept)
+        refreshed = refresh_from(deployment.lake, name, brought, deployment.now(), accepted)
     click.echo(refreshed.sentence)
     for line in refreshed.changes.lines():
         click.echo(f"  {line}")

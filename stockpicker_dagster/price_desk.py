@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -24,11 +24,15 @@ from stockpicker_dagster.market.identity_records import identities_in_force
 from stockpicker_dagster.market.prices import PRICES_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.market.restatements import RESTATED
 from stockpicker_dagster.market.sources import Basis, Fetched
-from stockpicker_dagster.market.universes import normalise_symbol
+from stockpicker_dagster.market.universes import ListedName, normalise_symbol
+from stockpicker_dagster.market.universes.snapshots import Acceptance, stored_snapshots
 from stockpicker_dagster.runs import strategies
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.strategy_form import CALENDAR, PricesForm
+
+if TYPE_CHECKING:
+    from stockpicker_dagster.market.sources.files import FilesSource
 
 _TRADED = ("open", "high", "low", "close", "volume")
 _TABLES = ("prices", "quarantine", "delistings")
@@ -71,20 +75,30 @@ def report_stored(name: str, lake: Lake, first: date | None, last: date | None) 
 
 
 def check_file(
-    path: Path, basis: Basis, against: Path | None = None, against_basis: Basis | None = None
+    path: Path,
+    basis: Basis,
+    against: Path | None = None,
+    against_basis: Basis | None = None,
+    *,
+    exchange: str = CALENDAR,
+    currency: str = "USD",
 ) -> tuple[DataReport, pl.DataFrame]:
     """The report on a file that no strategy uses, and its rejected rows; nothing is stored.
 
     `against` is a second file, of `against_basis` (None: the same one), whose adjusted returns are compared with it.
+    `exchange` names the calendar of both.
     """
     from stockpicker_dagster.market.sources.files import FilesSource
 
-    calendar = trading_calendar(CALENDAR)
-    source = FilesSource(path.stem, path, basis, calendar.first_day)
+    calendar = trading_calendar(exchange)
+    source = FilesSource(path.stem, path, basis, calendar.first_day, calendar, currency=currency)
     everything = source.everything()
-    agreement, disagreements = (
-        (None, None) if against is None else _compared(everything.prices, against, against_basis or basis)
-    )
+    agreement: str | None = None
+    disagreements: pl.DataFrame | None = None
+    if against is not None:
+        second_basis = against_basis or basis
+        second = FilesSource(against.stem, against, second_basis, calendar.first_day, calendar, currency=currency)
+        agreement, disagreements = _compared(everything.prices, second)
     report = summarize(
         path.name,
         source.caveat,
@@ -99,16 +113,14 @@ def check_file(
     return report, everything.quarantine
 
 
-def _compared(prices: pl.DataFrame, against: Path, basis: Basis) -> tuple[str, pl.DataFrame]:
+def _compared(prices: pl.DataFrame, second: "FilesSource") -> tuple[str, pl.DataFrame]:
     """How far adjusted returns agree with those of a second file, in a sentence, and where they do not."""
     from stockpicker_dagster.market.cross_check import TOLERANCE, cross_check
-    from stockpicker_dagster.market.sources.files import FilesSource
 
-    second = FilesSource(against.stem, against, basis, trading_calendar(CALENDAR).first_day).everything()
-    found = cross_check(prices, second.prices)
+    found = cross_check(prices, second.everything().prices)
     causes = ", ".join(f"{count} {cause}" for cause, count in found.causes().items())
     sentence = (
-        f"{found.agreement:.2%} of {found.compared:,} adjusted returns agree with {against.name} to {TOLERANCE:g}; "
+        f"{found.agreement:.2%} of {found.compared:,} adjusted returns agree with {second.path.name} to {TOLERANCE:g}; "
         f"likely causes of the others: {causes or 'none'}"
     )
     return sentence, found.disagreements
@@ -185,6 +197,25 @@ def take_back(name: str, deployment: Deployment, number: int, why: str) -> Decid
         takes_back=number,
     )
     return _record(name, deployment, record)
+
+
+def acceptance(why: str | None) -> Acceptance:
+    """That the person at the keyboard vouches for a list of members. Raises `InvalidInput` without a reason."""
+    if not (why or "").strip():
+        raise InvalidInput('a list is accepted for a reason, which is kept with it; say it with --reason "..."')
+    return Acceptance(_who(), str(why).strip())
+
+
+def list_history(lake: Lake, name: ListedName) -> list[str]:
+    """Every stored list of a named universe in a line, oldest first. Raises `InvalidInput` if there is none."""
+    stored = stored_snapshots(lake, name)
+    if not stored:
+        raise InvalidInput(f"no list of {name} is stored yet; `stockpicker data universe {name}` takes the public one")
+    return [
+        f"in force from {each.in_force_from if place else 'ever'}: {each.members.height} members of {each.stored_on} "
+        f"from {each}"
+        for place, each in enumerate(stored)
+    ]
 
 
 def _decide(

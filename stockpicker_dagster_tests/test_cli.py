@@ -1,5 +1,6 @@
 """The command: results on stdout, an error of ours as one message with exit code 1, and never a traceback."""
 
+import getpass
 import json
 from collections.abc import Callable
 from datetime import date
@@ -246,11 +247,20 @@ def test_a_universe_is_compared_shown_and_accepted(run: Run, tmp_path: Path, mon
         assert (doubted.exit_code, "is not taken, because it has 2 members" in doubted.stdout) == (1, True)
         assert "  AAA joined\n  BBB joined\n  S000 left" in doubted.stdout
         publisher.status = 503
-        assert "2 members" in run("data", "universe", "sp100", "--accept").stdout
+        unreasoned = run("data", "universe", "sp100", "--accept")
+        assert (unreasoned.exit_code, "accepted for a reason" in unreasoned.stderr) == (1, True)
+        taken = run("data", "universe", "sp100", "--accept", "--reason", "it is so")
+        assert f"accepted by os:{getpass.getuser()} although it has 2 members" in taken.stdout
         assert "the stored list stays in force" in run("data", "universe", "sp100").stdout
     (tmp_path / "mine.csv").write_text("symbol,sector\nAAA,X\nCCC,Y\n")
-    brought = run("data", "universe", "sp100", "--file", str(tmp_path / "mine.csv"), "--accept").stdout
+    brought = run(
+        "data", "universe", "sp100", "--file", str(tmp_path / "mine.csv"), "--accept", "--reason", "mine"
+    ).stdout
     assert brought.splitlines()[1:] == ["  CCC joined", "  BBB left"]
+    history = run("data", "universe", "sp100", "--history").stdout.splitlines()
+    assert history[0].startswith("in force from ever: 100 members")
+    assert "2 members" in history[-1]
+    assert history[-1].endswith(": mine")
 
 
 def test_every_command_explains_itself_and_its_options(run: Run) -> None:

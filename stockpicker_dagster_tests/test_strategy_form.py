@@ -18,6 +18,7 @@ from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.home import PROJECT_ROOT
 from stockpicker_dagster.market.sources.alpaca import AlpacaSource
 from stockpicker_dagster.market.sources.chained import ChainedSource
+from stockpicker_dagster.market.sources.files import FilesSource
 from stockpicker_dagster.market.sources.yahoo import YahooSource
 from stockpicker_dagster.research.splits import walk_forward_periods
 from stockpicker_dagster.strategy_form import COMPONENT_TYPE, LimitsForm, PricesForm, StrategyForm, definition_of, load
@@ -401,6 +402,11 @@ def test_settings_reach_the_source() -> None:
     yahoo = PricesForm.model_validate({"source": "yahoo", "currency": "GBp"}).build()
     assert isinstance(yahoo, YahooSource)
     assert yahoo.currency == "GBp"
+    files = {"source": "files", "path": "p.csv", "basis": "as_traded"}
+    for added, currency in (({}, "USD"), ({"currency": "EUR"}, "EUR")):
+        built = PricesForm.model_validate(files | added).build()
+        assert isinstance(built, FilesSource)
+        assert built.currency == currency
 
 
 def test_where_a_file_of_a_list_lies_is_no_part_of_the_definition() -> None:

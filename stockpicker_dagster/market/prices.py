@@ -68,7 +68,7 @@ CONTRACT = "prices 2"
 """Changes with the schemas above, so that days stored in another shape are made again rather than mixed with these."""
 
 REASONS: dict[str, str] = {
-    "wrong_currency": "the vendor quotes the symbol in another currency than the one that the source is declared in",
+    "wrong_currency": "the price is in another currency than the one that the source is declared in",
     "wrong_exchange": "the vendor quotes the symbol on an exchange of another time zone: it is another security",
     "duplicate_row": "another row has the same symbol and date (of identical rows the first is kept, of others none)",
     "missing_price": "open, high, low or close is null, NaN or infinite",
@@ -80,9 +80,8 @@ REASONS: dict[str, str] = {
     "bad_split_ratio": "the split ratio is zero, negative, NaN or infinite",
     "negative_dividend": "the dividend is negative, NaN or infinite",
     "not_a_session": "the exchange did not trade on that day",
-    "no_trade_for_long": f"no volume for more than {REUSED_AFTER} sessions in a row: the stock has left, and the vendor "
-    "fills up",
-    "stale_close": "no volume at an unchanged close for the tenth session in a row, or longer: nobody could trade at it",
+    "no_trade_for_long": f"no volume for more than {REUSED_AFTER} sessions: the stock has left, the vendor fills up",
+    "stale_close": "no volume at an unchanged close for the tenth session in a row, or longer: nobody trades at it",
     "dividend_not_below_previous_close": "the dividend is not below the preceding accepted close",
     "moved_without_volume": "the volume is zero, but the close is not that of the last accepted row that traded",
     "hundredfold_jump": "close and adjustment together moved beyond x100 or /100 against the preceding accepted close",
@@ -98,9 +97,9 @@ JUMP_MEMORY = timedelta(days=30)
 """An accepted close older than this convicts no row: else one bad first print would lock its symbol out for ever."""
 
 STALE_AFTER = 10
-"""Fewer sessions without a trade are common in small stocks. Of the stocks that reach it, nine in ten trade again within
-weeks: their prices are rejected, but they have not left. Of those in which nobody trades for half a year hardly any does,
-and a vendor that goes on repeating the last price of one that has left would hide for ever that it has."""
+"""Fewer sessions without a trade are common in small stocks. Of the stocks that reach it, nine in ten trade again
+within weeks: their prices are rejected, but they have not left. Of those in which nobody trades for half a year hardly
+any does, and a vendor that goes on repeating the last price of one would hide for ever that it has left."""
 MOVE_TOLERANCE = 1e-3
 """A close without volume may differ so far from the last traded one after its splits: vendors round."""
 
@@ -182,6 +181,7 @@ def validate(
     `frame` has the columns of `PRICES_SCHEMA` in any order of rows, with either `dividend` and `split_ratio` (null
     means none) or an already inferred `adjustment`, from which the two are then inferred for `basis`;
     `known_at` may be absent and then is the row's own date where there is an event, `source` may be and then is null.
+    `misquoted`, if there, says of rows in another currency than the source's what they are in, and is null elsewhere.
     `previous_rows` holds the accepted row that precedes the frame for each symbol (`symbol`, `date`, `close`); a symbol
     without one starts in the frame. `sessions`, if given, are the exchange's trading days. A stale close shows only
     beside the rows since the last trade: bring those too, or days that are fetched one by one are judged otherwise.
@@ -223,7 +223,10 @@ def _prepared(
         *[pl.col(name).cast(pl.Float64).fill_null(_EVENT[name]) for name in given],
         *[pl.lit(value).alias(name) for name, value in _EVENT.items() if name not in given],
         (pl.col("known_at") if "known_at" in frame.columns else pl.lit(None)).cast(pl.Date).alias("known_at"),
-        (pl.col("source") if "source" in frame.columns else pl.lit(None)).cast(pl.String).alias("source"),
+        *[
+            (pl.col(name) if name in frame.columns else pl.lit(None)).cast(pl.String).alias(name)
+            for name in ("source", "misquoted")
+        ],
     )
     rows = _with_decided_figures(rows.sort("symbol", "date", maintain_order=True).with_row_index("id"), decisions)
     rows = rows.with_columns(
@@ -277,6 +280,8 @@ def _own_reason(rows: pl.DataFrame, sessions: Collection[date] | None, inferred_
     if (rows["volume"] == 0).any():
         tests["no_trade_for_long"] = pl.col("id").is_in(_idle(rows, at_one_close=False, longest=REUSED_AFTER).implode())
         tests["stale_close"] = pl.col("id").is_in(_idle(rows, at_one_close=True, longest=STALE_AFTER - 1).implode())
+    if rows["misquoted"].null_count() < rows.height:
+        tests = {"wrong_currency": pl.col("misquoted").is_not_null(), **tests}
     for name in _MENDABLE:
         if name in tests:
             tests[name] = tests[name] & ~pl.col("decided")
@@ -312,9 +317,13 @@ def _with_events_to_carry(rows: pl.DataFrame) -> pl.DataFrame:
     broken = [~pl.col(name).is_finite() for name in _EVENT]
     broken += [pl.col("dividend") < 0, pl.col("split_ratio") <= 0, pl.col("adjustment") <= 0]
     bad = pl.any_horizontal([*broken, "void", pl.col("reason") == "duplicate_row"]).fill_null(False)
-    eventful = pl.any_horizontal([pl.col(name) != value for name, value in _EVENT.items()])
+    # Money of another currency goes nowhere; a split is the same in any.
+    own = {name: pl.col(name) for name in _EVENT} | {
+        "dividend": pl.when(pl.col("misquoted").is_null()).then("dividend").otherwise(_EVENT["dividend"])
+    }
+    eventful = pl.any_horizontal([own[name] != value for name, value in _EVENT.items()])
     return rows.with_columns(
-        *[pl.when(bad).then(value).otherwise(pl.col(name)).alias(f"event_{name}") for name, value in _EVENT.items()],
+        *[pl.when(bad).then(value).otherwise(own[name]).alias(f"event_{name}") for name, value in _EVENT.items()],
         event_known_at=pl.when(eventful & ~bad).then(pl.coalesce("known_at", "date")),
     )
 
@@ -491,5 +500,5 @@ def _quarantined(judged: pl.DataFrame) -> pl.DataFrame:
     shown = [pl.format(f"{name}={{}}", pl.col(name).cast(pl.String).fill_null("null")) for name in figures]
     previous_close = pl.format("previous_close={}", pl.col("against").cast(pl.String))
     rejected = judged.filter(pl.col("reason").is_not_null()).sort("id")
-    detail = pl.concat_str([*shown, previous_close], separator=" ", ignore_nulls=True)
+    detail = pl.concat_str([pl.col("misquoted"), *shown, previous_close], separator=" ", ignore_nulls=True)
     return rejected.with_columns(detail=detail).select(*QUARANTINE_SCHEMA)

@@ -21,14 +21,14 @@ SourceKind = Literal["simulated", RealKind]
 
 _KINDS: tuple[str, ...] = get_args(SourceKind)
 _BELONGS_TO = {
-    "path": "files",
-    "basis": "files",
-    "feed": "alpaca",
-    "currency": "yahoo",
-    "stocks": "simulated",
-    "seed": "simulated",
+    "path": ("files",),
+    "basis": ("files",),
+    "feed": ("alpaca",),
+    "currency": ("files", "yahoo"),
+    "stocks": ("simulated",),
+    "seed": ("simulated",),
 }
-"""The settings that only one kind of source has."""
+"""The settings that not every kind of source has, and the kinds that have them."""
 _OF_NEW_YORK = {"simulated", "alpaca"}
 """The sources that have stocks of New York's exchanges alone."""
 
@@ -58,8 +58,8 @@ class SourceSettings(Form):
     currency: str | None = Field(
         None,
         pattern="^[A-Za-z]{3}$",
-        description="For yahoo: the currency that every price must be in, USD by default; rows in another one are "
-        "quarantined.",
+        description="For yahoo, and for files with a column `currency`: the currency that every price must be in, USD "
+        "by default; rows in another one are quarantined.",
     )
 
     @field_validator("name")
@@ -71,10 +71,11 @@ class SourceSettings(Form):
 
     def _check_settings(self, kind: str) -> None:
         """Raises `Misfit` for a setting that a source of this kind lacks, or that belongs to another one."""
-        for field, owner in _BELONGS_TO.items():
+        for field, owners in _BELONGS_TO.items():
             given = getattr(self, field, None) if field in self.model_fields_set else None
-            if given is not None and owner != kind:
-                raise Misfit(f"{field} {str(given)!r} belongs to source {owner}, not to {kind}; leave it out", field)
+            if given is not None and kind not in owners:
+                belongs = f"{field} {str(given)!r} belongs to source {' or '.join(owners)}"
+                raise Misfit(f"{belongs}, not to {kind}; leave it out", field)
         if kind == "files" and (self.path is None or self.basis is None):
             raise Misfit(
                 "source files needs a path and a basis (as_traded, or split_adjusted as most downloads are), "
@@ -256,7 +257,10 @@ def _real_source(
     assert settings.path is not None
     assert settings.basis is not None
     path = under_home(settings.path)
-    return FilesSource(name, path, settings.basis, start, calendar, identities=identities, keeps_tail=True)
+    currency = settings.currency or "USD"
+    return FilesSource(
+        name, path, settings.basis, start, calendar, currency=currency, identities=identities, keeps_tail=True
+    )
 
 
 def _source_forms(given: list[Any]) -> Iterator[SourceForm]:

@@ -49,6 +49,8 @@ def fundamentals(
 
     @dg.asset(
         key=[form.key, "fundamentals"],
+        # Which security a ticker means is learned with the prices: facts of a day are given to it after them.
+        deps=[dg.AssetKey([form.key, "prices"])],
         partitions_def=trading_days(form.start, form.calendar),
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=form.key,

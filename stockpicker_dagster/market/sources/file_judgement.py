@@ -28,12 +28,14 @@ REPORTED_SCHEMA = {**QUARANTINE_SCHEMA, "reported_on": pl.Date()}
 
 @dataclass(frozen=True)
 class Rules:
-    """What rows are judged under: the exchange's calendar by name, what tickers mean, and a person's decisions."""
+    """What rows are judged under: the exchange's calendar by name, what tickers mean, a person's decisions, the
+    currency."""
 
     basis: Basis
     exchange: str
     identities: Identities
     decisions: tuple[Decision, ...]
+    currency: str = "USD"
 
     @property
     def calendar(self) -> TradingCalendar:
@@ -58,9 +60,9 @@ class Tail:
     """What judging later rows needs of all rows up to the day `through`.
 
     `seeds` holds the last accepted row of each symbol that traded (`symbol`, `date`, `close`), `rows` the raw rows from
-    it on, or all of a symbol that has none; `seen` the last day on which each symbol was quoted; `trading_days` every day with
-    an accepted row; `waiting` the rejected rows that are reported on a session after `through`; `reused` the tickers
-    that another security took up. Symbols are ids throughout.
+    it on, or all of a symbol that has none; `seen` the last day on which each symbol was quoted; `trading_days` every
+    day with an accepted row; `waiting` the rejected rows that are reported on a session after `through`; `reused` the
+    tickers that another security took up. Symbols are ids throughout.
     """
 
     through: date | None = None

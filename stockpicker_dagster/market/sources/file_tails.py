@@ -60,7 +60,9 @@ def settings(path: str, rules: Rules, through: date) -> str:
     """What a tail was made under, beside the rows themselves."""
     before = [[each.symbol, str(each.day), each.figures] for each in rules.decisions if each.day <= through]
     named = [_written(change) for change in rules.identities.changes]
-    return json.dumps([path, rules.basis, rules.exchange, named, before, _judging_code(), pl.__version__])
+    return json.dumps(
+        [path, rules.basis, rules.exchange, rules.currency, named, before, _judging_code(), pl.__version__]
+    )
 
 
 def keep(source: str, tail: Tail, made_under: str, files: Mapping[str, FileState]) -> None:

@@ -29,6 +29,7 @@ from stockpicker_dagster.market.universes import normalise_symbol
 _ALIASES = {"ticker": "symbol", "adj._close": "adj_close", "adjusted_close": "adj_close", "adjclose": "adj_close"}
 _REQUIRED = ("symbol", "date", "open", "high", "low", "close", "volume")
 _EVENTS = ("dividend", "split_ratio")
+_TEXTS = ("symbol", "date", "currency")
 _FEW = 50
 """Up to so many symbols are looked up in the files by themselves, rather than everything being judged for them."""
 _JUST_BEFORE = timedelta(days=14)
@@ -43,7 +44,8 @@ class FilesSource:
     `open`, `high`, `low`, `close`, `volume`; and either `dividend` (currency per pre-split share) or `split_ratio` (new
     shares per old), or both, or `adj_close`, from which they are inferred as `market.prices` says. Others are ignored,
     and `adj_close` is too where events are given. `basis` says whether prices are as traded on their day or restated
-    for later splits (`split_adjusted`, as most downloads are).
+    for later splits (`split_adjusted`, as most downloads are). Where there is a column `currency`, rows in another one
+    than the declared `currency` are quarantined; a blank one is taken for the declared.
 
     `identities` says what tickers mean. A ticker is read as of its day; but where the file has no row of the old ticker
     in the days before a change, and has rows of the new one, it shows the history before it under the new one.
@@ -64,6 +66,7 @@ class FilesSource:
         start: date,
         calendar: TradingCalendar | None = None,
         *,
+        currency: str = "USD",
         identities: Identities = Identities(),  # noqa: B008 - immutable
         keeps_tail: bool = False,
     ) -> None:
@@ -76,6 +79,7 @@ class FilesSource:
         restated = "prices restated for later splits; " if basis == "split_adjusted" else ""
         self.caveat: str | None = f"{restated}delisting returns unknown"
         self.calendar = calendar or trading_calendar()
+        self.currency = currency
         self.identities = identities
         self.decisions: tuple[Decision, ...] = ()
         self.keeps_tail = keeps_tail
@@ -155,7 +159,7 @@ class FilesSource:
 
     def _rules(self) -> Rules:
         meaning = _as_shown(self.identities, self.path, _fingerprint(self.path))
-        return Rules(self.basis, self.calendar.name, meaning, self.decisions)
+        return Rules(self.basis, self.calendar.name, meaning, self.decisions, self.currency)
 
     def _book(self) -> "_Book":
         name = self.name if self.keeps_tail else None
@@ -435,7 +439,7 @@ def _read(file: Path, symbols: Collection[str] | None = None, last: date | None 
         rows = table.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InvalidInput(f"the price file {file} cannot be read as Parquet or CSV: {error}") from error
-    numbers = [name for name in rows.columns if name not in ("symbol", "date")]
+    numbers = [name for name in rows.columns if name not in _TEXTS]
     rows = rows.with_columns(_dates(rows["date"], file), *[_floats(rows[name], file) for name in numbers])
     return _with_normal_symbols(rows, file)
 
@@ -460,7 +464,7 @@ def _columns(file: Path, found: list[str]) -> dict[str, str]:
     for column in found:
         name = column.strip().casefold().replace(" ", "_")
         name = _ALIASES.get(name, name)
-        if name in by_name and name in (*_REQUIRED, *_EVENTS, "adj_close"):
+        if name in by_name and name in (*_REQUIRED, *_EVENTS, "adj_close", "currency"):
             raise InvalidInput(f"{file} has both {by_name[name]} and {column}, which mean the same; keep one of them")
         by_name[name] = column
     events = [name for name in _EVENTS if name in by_name] or [name for name in ("adj_close",) if name in by_name]
@@ -469,7 +473,8 @@ def _columns(file: Path, found: list[str]) -> dict[str, str]:
         missing.append("adj_close (or dividend and split_ratio)")
     if missing:
         raise InvalidInput(f"{file} lacks {', '.join(missing)}; found: {', '.join(found)}")
-    return {name: by_name[name] for name in (*_REQUIRED, *events)}
+    currency = [name for name in ("currency",) if name in by_name]
+    return {name: by_name[name] for name in (*_REQUIRED, *events, *currency)}
 
 
 def _dates(column: pl.Series, file: Path) -> pl.Series:
@@ -500,7 +505,11 @@ def _with_normal_symbols(rows: pl.DataFrame, file: Path) -> pl.DataFrame:
 
 
 def _with_known_events(rows: pl.DataFrame, path: Path, rules: Rules) -> pl.DataFrame:
-    """The rows with both of `_EVENTS`, or with the `adjustment` inferred from `adj_close`."""
+    """The rows with both of `_EVENTS`, or with the `adjustment` inferred from `adj_close`; and what is `misquoted`."""
+    if "currency" in rows.columns:
+        quoted_in = pl.col("currency").cast(pl.String).str.strip_chars()
+        told = pl.format("quoted in {}, not in {}", quoted_in, pl.lit(rules.currency))
+        rows = rows.with_columns(misquoted=pl.when(quoted_in != rules.currency).then(told)).drop("currency")
     if "adj_close" in rows.columns:
         series = rules.identities.series_of(rows).alias("series")
         return _with_inferred_adjustment(rows.with_columns(series)).drop("adj_close", "series")

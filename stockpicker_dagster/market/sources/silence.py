@@ -38,8 +38,8 @@ def quoted(prices: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame:
 def delistings_by_silence(rows: pl.DataFrame, trading_days: pl.Series) -> pl.DataFrame:
     """Every disappearance that lasted for `DELISTED_AFTER` of the ascending `trading_days`, in `DELISTINGS_SCHEMA`.
 
-    `rows` has `symbol` and `date`, once each (`quoted`). A disappearance is known on the last of those sessions, from rows up to
-    it alone; its return is unknown. Should the symbol come back, it may disappear again.
+    `rows` has `symbol` and `date`, once each (`quoted`). A disappearance is known on the last of those sessions, from
+    rows up to it alone; its return is unknown. Should the symbol come back, it may disappear again.
     """
     position = pl.DataFrame({"date": trading_days}).with_row_index("position")
     placed = rows.select("symbol", "date").join(position, on="date").sort("symbol", "position")

@@ -5,7 +5,7 @@ put aside until a person accepts it; every outcome says which changes it means.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -48,47 +48,53 @@ class Refreshed:
 _NO_CHANGES = snapshots.Changes((), (), ())
 
 
-def refresh(lake: Lake, name: ListedName, now: datetime, accept: bool = False) -> Refreshed:
+def refresh(lake: Lake, name: ListedName, now: datetime, accepted: snapshots.Acceptance | None = None) -> Refreshed:
     """Compares the stored list with the public one and stores the latter where it can be believed.
 
-    With `accept`, a person vouches for it: the list last put aside is stored, or the public one, however it looks.
-    Raises `InvalidInput` where a list is accepted and there is none to be had; without `accept`, nothing is raised for
-    what the network or the list's publisher does.
+    With `accepted`, a person vouches for it, which is kept with the list: the one last put aside is stored, or the
+    public one, however it looks. Raises `InvalidInput` where a list is accepted and there is none to be had; without
+    `accepted`, nothing is raised for what the network or the list's publisher does.
     """
-    if accept and (waiting := snapshots.put_aside_list(lake, name)) is not None:
-        return _keep(lake, name, waiting, now, accept)
+    if accepted and (waiting := snapshots.put_aside_list(lake, name)) is not None:
+        return _keep(lake, name, waiting, now, accepted)
     try:
         public = fetch_list(name)
     except InvalidInput as error:
-        if accept:
+        if accepted:
             raise
         kept = "the stored list stays in force" if snapshots.stored_snapshots(lake, name) else "none is stored"
         return Refreshed("unreachable", f"{error}; {kept}", _NO_CHANGES, 0)
-    return _keep(lake, name, public, now, accept)
+    return _keep(lake, name, public, now, accepted)
 
 
-def refresh_from(lake: Lake, name: ListedName, listed: MemberList, now: datetime, accept: bool) -> Refreshed:
+def refresh_from(
+    lake: Lake, name: ListedName, listed: MemberList, now: datetime, accepted: snapshots.Acceptance | None
+) -> Refreshed:
     """The same with a list that a person brings."""
-    return _keep(lake, name, listed, now, accept)
+    return _keep(lake, name, listed, now, accepted)
 
 
-def _keep(lake: Lake, name: ListedName, listed: MemberList, now: datetime, accept: bool) -> Refreshed:
+def _keep(
+    lake: Lake, name: ListedName, listed: MemberList, now: datetime, accepted: snapshots.Acceptance | None
+) -> Refreshed:
     stored = snapshots.stored_snapshots(lake, name)
     title, size = LISTED[name].title, listed.members.height
     changes = snapshots.changes_between(stored[-1].members, listed.members) if stored else _NO_CHANGES
-    if not accept and (doubt := _doubt(name, stored[-1].members if stored else None, listed.members)):
+    doubt = _doubt(name, stored[-1].members if stored else None, listed.members)
+    if doubt and not accepted:
         snapshots.put_aside(lake, name, listed)
         sentence = (
             f"the list of the {title} from {listed.origin} is not taken, because {doubt}; look at it, and accept it "
-            f"with `stockpicker data universe {name} --accept`"
+            f'with `stockpicker data universe {name} --accept --reason "..."`'
         )
         return Refreshed("refused", sentence, changes, size)
     snapshots.forget_put_aside(lake, name)
     snapshots.note_checked(lake, name, now)
     if stored and stored[-1].members.drop("name").equals(listed.members.drop("name")):
         return Refreshed("unchanged", f"{title}: {size} members, as stored", changes, size)
-    kept = snapshots.store_snapshot(lake, name, listed, now)
-    sentence = f"{title}: {size} members from {listed.origin}, in force from {kept.in_force_from}"
+    vouched = replace(accepted, doubt=doubt) if accepted else None
+    kept = snapshots.store_snapshot(lake, name, listed, now, vouched)
+    sentence = f"{title}: {size} members from {kept}; in force from {kept.in_force_from}"
     return Refreshed("stored", sentence, changes, size)
 
 

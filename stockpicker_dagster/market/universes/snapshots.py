@@ -7,8 +7,9 @@ stands for every day before it, where membership is not point in time. Nothing h
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -20,12 +21,32 @@ _MEMBERS, _ABOUT = "members.parquet", "list.json"
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    """A person vouches for a list: who, and why. Where the list was doubted, `doubt` says what was wrong with it."""
+
+    who: str
+    why: str
+    doubt: str | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """A stored list: the `members` (`MEMBERS_SCHEMA`) taken from `origin` and stored on the day `stored_on` (UTC)."""
+    """A stored list: the `members` (`MEMBERS_SCHEMA`) taken from `origin` and stored on the day `stored_on` (UTC).
+
+    `accepted` is None where no person had to vouch for it.
+    """
 
     members: pl.DataFrame
     origin: str
     stored_on: date
+    accepted: Acceptance | None = None
+
+    def __str__(self) -> str:
+        """Where the list comes from and, if so, who took it although it was doubted."""
+        if self.accepted is None:
+            return self.origin
+        although = f" although {self.accepted.doubt}" if self.accepted.doubt else ""
+        return f"{self.origin}, accepted by {self.accepted.who}{although}: {self.accepted.why}"
 
     @property
     def in_force_from(self) -> date:
@@ -53,7 +74,9 @@ def table_of(name: ListedName) -> str:
     return f"universes/{name}/members"
 
 
-def store_snapshot(lake: Lake, name: ListedName, listed: MemberList, now: datetime) -> Snapshot:
+def store_snapshot(
+    lake: Lake, name: ListedName, listed: MemberList, now: datetime, accepted: Acceptance | None = None
+) -> Snapshot:
     """Keeps `listed` as the list of the day `now`.
 
     Another one of the same day is replaced, because no day has used it yet; but not the first one ever, which stands
@@ -63,10 +86,12 @@ def store_snapshot(lake: Lake, name: ListedName, listed: MemberList, now: dateti
     today = now.astimezone(UTC).date()
     if earlier:
         today = max(today, earlier[0] + timedelta(days=1), earlier[-1])
-    about = {"origin": listed.origin, "stored_at": now.astimezone(UTC).isoformat(timespec="seconds")}
+    about: dict[str, Any] = {"origin": listed.origin, "stored_at": now.astimezone(UTC).isoformat(timespec="seconds")}
+    if accepted is not None:
+        about["accepted"] = asdict(accepted)
     bundle = Bundle({_MEMBERS: listed.members, _ABOUT: json.dumps(about, indent=2).encode()})
     lake.write_bundle(table_of(name), today.isoformat(), bundle)
-    return Snapshot(listed.members, listed.origin, today)
+    return Snapshot(listed.members, listed.origin, today, accepted)
 
 
 def stored_snapshots(lake: Lake, name: ListedName) -> list[Snapshot]:
@@ -77,7 +102,8 @@ def stored_snapshots(lake: Lake, name: ListedName) -> list[Snapshot]:
 def _read(lake: Lake, name: ListedName, key: str) -> Snapshot:
     folder = lake.bundle(table_of(name), key)
     about = json.loads((folder / _ABOUT).read_text())
-    return Snapshot(pl.read_parquet(folder / _MEMBERS), about["origin"], date.fromisoformat(key))
+    accepted = Acceptance(**about["accepted"]) if "accepted" in about else None
+    return Snapshot(pl.read_parquet(folder / _MEMBERS), about["origin"], date.fromisoformat(key), accepted)
 
 
 def keep_first_list(lake: Lake, name: ListedName, now: datetime) -> None:
@@ -102,10 +128,8 @@ def listed_universe(lake: Lake, name: ListedName) -> Universe:
     dated: list[tuple[date | None, MemberList]] = [(None, MemberList(first.members, first.origin))]
     dated += [(each.in_force_from, MemberList(each.members, each.origin)) for each in snapshots[1:]]
     checked = last_checked(lake, name)
-    history = (
-        f"the list of {first.stored_on} ({first.origin}) stands for every day before it, which is not point in time"
-    )
-    newest = "" if first is last else f"; newest list of {last.stored_on} ({last.origin})"
+    history = f"the list of {first.stored_on} ({first}) stands for every day before it, which is not point in time"
+    newest = "" if first is last else f"; newest list of {last.stored_on} ({last})"
     stale = f"; last compared with the public list on {checked}" if checked else "; never compared with the public list"
     return _universe(name, dated, first.in_force_from, history + newest + stale)
 

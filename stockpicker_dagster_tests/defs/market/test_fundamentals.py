@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
 from stockpicker_dagster.components import checks
@@ -201,6 +202,27 @@ def test_collecting_again_keeps_what_was_stored(whole: Pipeline, tmp_path: Path,
     sec.companies = [replace(COMPANIES[0], reports=reports), *COMPANIES[1:]]
     collect(again, date(2018, 2, 20), date(2018, 2, 23), FACTS)
     assert files(again, FACTS) == files(whole, FACTS)
+
+
+def test_a_company_that_changed_its_ticker_keeps_its_facts_under_its_id(
+    whole: Pipeline, tmp_path: Path, sec: SecServer
+) -> None:
+    """The SEC knows companies by their tickers of today alone, on every day."""
+    changed = date(2018, 2, 15)
+    root = stored_at(tmp_path / "renamed").root
+    later = (pl.col("symbol") == "BBB") & (pl.col("date").cast(pl.Date) >= changed)
+    rows = pl.read_csv(root / "p.csv", try_parse_dates=True)
+    rows.with_columns(symbol=pl.when(later).then(pl.lit("BBX")).otherwise("symbol")).write_csv(root / "p.csv")
+    (root / "c.csv").write_text(f"old,new,date\nBBB,BBX,{changed}\n")
+    prices = form().prices.model_dump(exclude_unset=True) | {"symbol_changes": "c.csv"}
+    renamed = Pipeline(root, {"own": form(prices=prices)})
+    sec.companies = [replace(each, tickers=("BBX",)) if each.tickers == ("BBB",) else each for each in COMPANIES]
+    through = date(2018, 2, 23)
+    tables = ("files/prices", FACTS, FACTORS)
+    collect(renamed, DAYS[0], through, *tables)
+    days = [day for day in DAYS if day <= through]
+    for table in (FACTS, FILERS, FACTORS):
+        assert_frame_equal(renamed.lake.read(table, days), whole.lake.read(table, days))
 
 
 def test_checks_name_symbols_without_a_company_and_block_nothing_for_it(tmp_path: Path) -> None:

@@ -421,7 +421,9 @@ def test_a_re_used_ticker_is_told_from_the_rows_kept_of_earlier_years(
 def with_idle_stocks() -> pl.DataFrame:
     """Three stocks over five quarters: one in which nobody trades for forty sessions, one that the vendor fills up."""
     rows = hand_made().filter(pl.col("symbol") == "TWO", pl.col("close") > 0).row(0, named=True)
-    frames = [pl.DataFrame({**rows, "symbol": symbol, "date": YEAR, "dividend": 0.0}) for symbol in ("FUL", "IDL", "TWO")]
+    frames = [
+        pl.DataFrame({**rows, "symbol": symbol, "date": YEAR, "dividend": 0.0}) for symbol in ("FUL", "IDL", "TWO")
+    ]
     idle = (pl.col("symbol") == "IDL") & pl.col("date").is_between(YEAR[100], YEAR[139])
     left = (pl.col("symbol") == "FUL") & (pl.col("date") >= YEAR[50])
     return pl.concat(frames).with_columns(volume=pl.when(idle | left).then(0.0).otherwise("volume"))
@@ -443,6 +445,26 @@ def test_a_stock_that_nobody_trades_for_weeks_has_no_price_and_has_not_left(tmp_
     daily = [files.fetch(None, [day]) for day in YEAR[100:]]
     assert_frame_equal(pl.concat([day.delistings for day in daily]), answer.delistings)
     assert_frame_equal(pl.concat([day.prices for day in daily]), answer.prices.filter(pl.col("date") >= YEAR[100]))
+
+
+@pytest.mark.parametrize("given", FORMATS)
+def test_rows_in_another_currency_are_quarantined_with_their_money_and_without_their_splits(
+    tmp_path: Path, given: str
+) -> None:
+    told = hand_made().with_columns(
+        currency=pl.when(pl.col("symbol") == "OLD").then(None).otherwise(pl.lit("USD")),
+    )
+    foreign = (pl.col("symbol") == "EVT") & pl.col("date").is_in([DIVIDEND, SPLIT])
+    rows = FORMATS[given](told).with_columns(currency=pl.when(foreign).then(pl.lit("EUR")).otherwise("currency"))
+    answer = source(tmp_path, rows, f"{given}.csv").fetch(None, SESSIONS)
+    rejected = answer.quarantine.filter(pl.col("reason") == "wrong_currency")
+    assert rejected.select("symbol", "date").rows() == [("EVT", SPLIT), ("EVT", DIVIDEND)]
+    assert rejected["detail"].str.starts_with("quoted in EUR, not in USD").all()
+    after = answer.prices.filter(pl.col("symbol") == "EVT", pl.col("date") > SPLIT).head(1)
+    assert after.select("date", "split_ratio").rows() == [(NYSE.next_session(SPLIT), 2.0)]
+    assert answer.prices.height + answer.quarantine.height == rows.height
+    euros = FilesSource("mine", tmp_path / f"{given}.csv", "as_traded", START, currency="EUR").fetch(None, SESSIONS)
+    assert set(euros.prices["symbol"]) == {"EVT", "OLD"}
 
 
 def test_a_person_may_say_that_a_long_suspension_was_no_end(tmp_path: Path) -> None:

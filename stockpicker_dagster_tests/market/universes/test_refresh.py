@@ -9,12 +9,13 @@ import pytest
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.universes import refresh as refreshing
 from stockpicker_dagster.market.universes.refresh import refresh
-from stockpicker_dagster.market.universes.snapshots import listed_universe, stored_snapshots
+from stockpicker_dagster.market.universes.snapshots import Acceptance, listed_universe, stored_snapshots
 from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster_tests.market.universes.list_server import ListServer, list_server
 
 NOW = datetime(2024, 1, 6, 11, tzinfo=UTC)
 LATER = date(2030, 1, 2)
+PERSON = Acceptance("os:jane", "looked at it")
 HUNDRED = {f"S{n:03}": ("X", "Y")[n % 2] for n in range(100)}
 
 
@@ -98,12 +99,15 @@ def test_a_list_that_looks_wrong_waits_for_a_person(lake: Lake, publisher: ListS
     refreshed = refresh(lake, "sp100", week(1))
     assert refreshed.outcome == "refused"
     assert doubt in refreshed.sentence
-    assert "stockpicker data universe sp100 --accept" in refreshed.sentence
+    assert 'stockpicker data universe sp100 --accept --reason "..."' in refreshed.sentence
     assert listed_universe(lake, "sp100").members(LATER) == sorted(HUNDRED)
     # What is accepted is what was looked at, not what the publisher says by then.
     publisher.publish({"OTHER": "X"})
-    assert refresh(lake, "sp100", week(1), accept=True).outcome == "stored"
+    assert refresh(lake, "sp100", week(1), accepted=PERSON).outcome == "stored"
     assert listed_universe(lake, "sp100").members(LATER) == sorted(published)
+    # Who took it, why, and what was wrong with it is kept with the list, and repeated by every report.
+    assert stored_snapshots(lake, "sp100")[-1].accepted == Acceptance("os:jane", "looked at it", doubt)
+    assert f"accepted by os:jane although {doubt}: looked at it" in str(listed_universe(lake, "sp100").caveat)
 
 
 def test_a_good_list_after_a_refused_one_leaves_nothing_to_accept(lake: Lake, publisher: ListServer) -> None:
@@ -111,15 +115,15 @@ def test_a_good_list_after_a_refused_one_leaves_nothing_to_accept(lake: Lake, pu
     refresh(lake, "sp100", week(1))
     publisher.publish(HUNDRED)
     assert refresh(lake, "sp100", week(2)).outcome == "unchanged"
-    assert refresh(lake, "sp100", week(2), accept=True).outcome == "unchanged"
+    assert refresh(lake, "sp100", week(2), accepted=PERSON).outcome == "unchanged"
     publisher.status = 503
     with pytest.raises(InvalidInput, match="cannot be had"):
-        refresh(lake, "sp100", week(3), accept=True)
+        refresh(lake, "sp100", week(3), accepted=PERSON)
 
 
 def test_a_list_that_a_person_brings_is_judged_like_the_public_one(lake: Lake) -> None:
     content = b"Symbol,Security,GICS Sector\nAAA,Alpha,X\nBBB,Beta,Y"
     brought = refreshing.list_from("sp100", content, "mine.csv")
-    assert refreshing.refresh_from(lake, "sp100", brought, week(1), accept=False).outcome == "refused"
-    assert refreshing.refresh_from(lake, "sp100", brought, week(1), accept=True).outcome == "stored"
+    assert refreshing.refresh_from(lake, "sp100", brought, week(1), accepted=None).outcome == "refused"
+    assert refreshing.refresh_from(lake, "sp100", brought, week(1), accepted=PERSON).outcome == "stored"
     assert listed_universe(lake, "sp100").members(LATER) == ["AAA", "BBB"]
