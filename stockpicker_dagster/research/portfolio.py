@@ -147,6 +147,7 @@ def rank(
         is_scored=is_scored,
         decision=np.ascontiguousarray(decision_days, dtype=np.bool_),
         column_of=column_of,
+        row_of=np.argsort(column_of).astype(np.int64),
         appeared=np.searchsorted(np.sort(first), np.arange(shape[0]), side="right").astype(np.int64),
         day_number=np.zeros(shape[0], np.int64) if day_number is None else day_number,
         peers=column_of[by_group],

@@ -382,7 +382,7 @@ def _tape(
     tape = kernels.Tape(
         fill_mark=fill_mark,
         close_mark=close_mark,
-        tradable=tradable,
+        trade_price=np.where(tradable, fill_mark, np.nan),
         dividend=market.dividend,
         split_ratio=market.split_ratio,
         action_day=np.any(actions, axis=1),

@@ -5,8 +5,11 @@ the strategy is the strategy to the last bit. They share one file because Numba'
 the file that holds the calling function. Checks of input and the meaning of the results are not here but in
 `portfolio`, `engine` and `random_books`.
 
-Every sum runs in a fixed order (no `fastmath`, no BLAS): over the names held, in the order in which they were bought.
-So neither a symbol that lists later nor the number of books computed beside it moves a single bit.
+Many books advance together. The positions of all of them that follow the same stock's score stand in one row, so that
+one instruction moves several books: a permuted book differs from the strategy only in which stock a row stands for.
+
+Every sum runs in a fixed order (no `fastmath`, no BLAS): over the stocks in the order of first being scored, each book
+for itself. So neither a symbol that lists later nor the number of books computed beside it moves a single bit.
 """
 
 from typing import Final, NamedTuple
@@ -66,12 +69,13 @@ class Legs(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What the market did: `(T, N)` unless said otherwise; marks are never NaN from a name's first price on."""
+    """What the market did: `(T, N)` unless said otherwise; a mark is 0 before a name's first price, and never NaN."""
 
     fill_mark: Floats
-    """The price at which trades are filled, and the book is valued before them."""
+    """The price at which the book is valued before it trades."""
     close_mark: Floats
-    tradable: Flags
+    trade_price: Floats
+    """The price at which trades are filled, NaN for a name that cannot be traded."""
     dividend: Floats
     split_ratio: Floats
     action_day: Flags
@@ -102,6 +106,8 @@ class Ranking(NamedTuple):
     """(T,) whether the close of t is a decision."""
     column_of: Columns
     """(N,) the columns in the order of first being scored."""
+    row_of: Columns
+    """(N,) the place of each column in that order."""
     appeared: Columns
     """(T,) how many names have been scored on t or before."""
     day_number: Columns
@@ -149,7 +155,7 @@ class Books(NamedTuple):
     """(B, N)"""
     held: Columns
     held_columns: Places
-    """(B, N) the names held, in the order of purchase; only the first `held` count."""
+    """(B, N) the names held; only the first `held` count."""
     targets: Columns
     """(B, sleeves)"""
     target_columns: Places
@@ -185,28 +191,55 @@ class Ledger(NamedTuple):
     """(T, N) held after the close."""
 
 
-class Day(NamedTuple):
-    """What one session did to one book; money in currency, `held` the number of names after the close."""
+class Block(NamedTuple):
+    """Books that advance together, stock by stock: row *i* of a matrix `(N, B)` is the *i*-th stock ever scored.
 
-    held: int
-    cash: float
-    equity: float
-    short_value: float
-    """Of the short positions, positive."""
-    borrow_fee: float
-    """What they cost per year from this close on."""
-    traded: float
-    """Notional bought and sold, not netted."""
-    at_open: float
+    What a book holds because of that stock's score is in row *i*, in whichever stock its permutation sends it to.
+    """
+
+    shares: Floats
+    target: Floats
+    """What the next trade aims at, as a fraction of equity; zero from one trade to the next decision."""
+    image: Places
+    """The column that each row stands for; (N, 1) where no book is permuted."""
+    held: Flags
+    """(N,) whether any book may hold shares by this row."""
+    aimed: Flags
+    """(N,) whether any book may have a target in this row."""
+    image_of: Places
+    """(B, N) the same by book: the column that each column's score goes to; (1, N) where no book is permuted."""
+    row_of: Places
+    """(B, N) the row that stands for each column; (1, N) where no book is permuted."""
+
+
+class Day(NamedTuple):
+    """What one session did to each book of a block, `(B,)` each, in currency."""
+
+    value: Floats
+    """Of all positions, at whatever price was read last."""
+    short_value: Floats
+    """Of the short positions, negative."""
+    at_open: Floats
     """Equity at the prices of the fill, dividends booked, before the night's fees."""
-    commission: float
-    impact: float
-    borrow: float
-    interest: float
-    dividends: float
-    delistings: float
-    bought: float
+    equity: Floats
+    """The same after the night's fees: what trades are made to a fraction of."""
+    traded: Floats
+    """Notional bought and sold, not netted."""
+    traded_shares: Floats
+    bought: Floats
     """Notional bought less notional sold."""
+    commission: Floats
+    impact: Floats
+    borrow: Floats
+    interest: Floats
+    dividends: Floats
+    delistings: Floats
+    fee: Floats
+    """What the short positions cost per year from this close on."""
+    price: Floats
+    """Whatever is read for the row at hand."""
+    at_close: Floats
+    """What the row at hand is worth at the close."""
 
 
 class Scratch(NamedTuple):
@@ -411,7 +444,8 @@ def marks(
     """The price at which each name is marked at the fill and at the close: its own, or the last one known.
 
     A stale price is carried over a split or a dividend by the day's adjustment, so that neither makes a profit.
-    `last_price` is the last one before the first session; that of the last session is returned third.
+    Before its first price a name's mark is 0, so that nothing held of it is worth nothing. `last_price` is the last one
+    before the first session; that of the last session is returned third.
     """
     sessions, names = opens.shape
     fill_mark, close_mark = np.empty((sessions, names)), np.empty((sessions, names))
@@ -419,9 +453,10 @@ def marks(
     for t in range(sessions):
         for c in range(names):
             stale = last[c] / adjustment[t, c] if np.isnan(opens[t, c]) else opens[t, c]
-            fill_mark[t, c] = stale if np.isnan(fills[t, c]) else fills[t, c]
-            close_mark[t, c] = stale if np.isnan(closes[t, c]) else closes[t, c]
-            last[c] = close_mark[t, c]
+            fill = stale if np.isnan(fills[t, c]) else fills[t, c]
+            last[c] = stale if np.isnan(closes[t, c]) else closes[t, c]
+            fill_mark[t, c] = 0.0 if np.isnan(fill) else fill
+            close_mark[t, c] = 0.0 if np.isnan(last[c]) else last[c]
     return fill_mark, close_mark, last
 
 
@@ -559,15 +594,14 @@ def _ends(t: int, ranking: Ranking, legs: Legs, image: Places, columns: Places) 
     while chosen < longs and first <= last:
         column = image[ranking.columns[t, first]]
         first += 1
-        if ranking.is_scored[t, column]:
-            columns[chosen] = column
-            chosen += 1
+        # Written over by the next one if it is not scored: quicker than a branch that nobody can foresee.
+        columns[chosen] = column
+        chosen += ranking.is_scored[t, column]
     while chosen < longs + shorts and first <= last:
         column = image[ranking.columns[t, last]]
         last -= 1
-        if ranking.is_scored[t, column]:
-            columns[2 * longs + shorts - 1 - chosen] = column
-            chosen += 1
+        columns[2 * longs + shorts - 1 - chosen] = column
+        chosen += ranking.is_scored[t, column]
     return (chosen, longs, shorts) if chosen == longs + shorts else (-1, 0, 0)
 
 
@@ -717,154 +751,334 @@ def _goal(decisions: int, legs: Legs, scratch: Scratch, books: Books, b: int) ->
     return count, scratch.goal_columns, scratch.goal_weights
 
 
-# ---- one book, one session ------------------------------------------------------------------------------------------
+# ---- a block of books -----------------------------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _advance(
-    t: int,
-    b: int,
-    tape: Tape,
-    legs: Legs,
-    terms: Terms,
-    books: Books,
-    trades: bool,
-    decisions: int,
-    scratch: Scratch,
-) -> Day:
-    """Take one book from the close of t - 1 to the close of t.
+def _make_block(permuted: bool, names: int, count: int, ranking: Ranking) -> Block:
+    """A block without positions. Books that are not permuted share one image, that of every stock on itself."""
+    images = count if permuted else 1
+    block = Block(
+        np.zeros((names, count)), np.zeros((names, count)), np.zeros((names, images), dtype=np.uint32),
+        np.zeros(names, dtype=np.bool_), np.zeros(names, dtype=np.bool_),
+        np.zeros((images, names), dtype=np.uint32), np.zeros((images, names), dtype=np.uint32),
+    )  # fmt: skip
+    if not permuted:
+        for row in range(names):
+            column = ranking.column_of[row]
+            block.image[row, 0], block.image_of[0, column], block.row_of[0, column] = column, column, row
+    return block
 
-    Money moves in the order in which it does in life: the night's borrow fee and interest, dividends and splits before
-    the open, trades at the fill, marks at the close, then delistings.
-    """
-    shares, held_columns = books.shares[b], books.held_columns[b]
-    held, cash, short_value = books.held[b], books.cash[b], books.short_value[b]
-    years = tape.calendar_days[t] / DAYS_PER_YEAR
-    borrow = books.borrow_fee[b] * years
-    if terms.short_interest == terms.cash_interest:
-        interest = terms.cash_interest * cash * years
-    else:
-        interest = (terms.cash_interest * (cash - short_value) + terms.short_interest * short_value) * years
-    dividends = 0.0
-    if tape.action_day[t]:
-        dividends = _book_actions(t, tape, shares, held_columns, held)
-        cash += dividends
-    value, fill_mark = 0.0, tape.fill_mark[t]
-    for place in range(held):
-        value += shares[held_columns[place]] * fill_mark[held_columns[place]]
-    at_open = cash + value
-    cash += interest - borrow
-    bought, traded, commission, impact = 0.0, 0.0, 0.0, 0.0
-    if trades:
-        goals, goal_columns, goal_weights = _goal(decisions, legs, scratch, books, b)
-        held, bought, traded, traded_shares, impact = _trade(
-            t, tape, shares, held_columns, held, cash + value, goal_columns, goal_weights, goals, scratch.target
-        )
-        commission = traded * terms.commission + traded_shares * terms.commission_per_share
-        cash = cash - bought - commission - traded * terms.half_spread - impact
-    delistings = 0.0
-    if tape.delisting_day[t]:
-        held, cash, delistings = _close_delisted(t, tape, shares, held_columns, held, cash)
-    value, shorts, close_mark = 0.0, 0.0, tape.close_mark[t]
-    for place in range(held):
-        position = shares[held_columns[place]] * close_mark[held_columns[place]]
-        value += position
-        shorts += min(position, 0.0)
-    fee = terms.borrow * -shorts
-    if tape.borrow_rate.size > 0:
-        fee = _fee_by_name(t, tape, shares, held_columns, held)
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _make_day(count: int) -> Day:
     return Day(
-        held, cash, cash + value, -shorts, fee, traded, at_open, commission, impact, borrow, interest, dividends,
-        delistings, bought,
+        np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count),
+        np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count),
+        np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count),
     )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _fee_by_name(t: int, tape: Tape, shares: Floats, held_columns: Places, held: int) -> float:
-    fee = 0.0
-    for place in range(held):
-        column = held_columns[place]
-        fee -= min(shares[column] * tape.close_mark[t, column], 0.0) * tape.borrow_rate[t, column]
-    return fee
+def _grow(block: Block, b: int, known: int, now: int, key: np.uint64, ranking: Ranking) -> None:
+    """Extend the permutation of one book; what it holds and aims at stays in the same stocks, if in another row."""
+    for newcomer in range(known, now):
+        grow_permutation(block.image_of[b], newcomer, newcomer + 1, key, ranking)
+        column = ranking.column_of[newcomer]
+        stands_for = block.image_of[b, column]
+        if stands_for != column:
+            row = block.row_of[b, stands_for]
+            block.image[row, b], block.row_of[b, column] = column, row
+            block.shares[newcomer, b], block.shares[row, b] = block.shares[row, b], 0.0
+            block.target[newcomer, b], block.target[row, b] = block.target[row, b], 0.0
+            block.held[newcomer] |= block.held[row]
+            block.aimed[newcomer] |= block.aimed[row]
+        block.image[newcomer, b], block.row_of[b, stands_for] = stands_for, newcomer
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _book_actions(t: int, tape: Tape, shares: Floats, held_columns: Places, held: int) -> float:
-    """Split the shares; return the dividends, per share before the split: received on longs, owed on shorts."""
-    received = 0.0
-    for place in range(held):
-        column = held_columns[place]
-        received += shares[column] * tape.dividend[t, column]
-        shares[column] *= tape.split_ratio[t, column]
-    return received
+def _load(block: Block, books: Books) -> None:
+    """Lay out what the books hold in the rows of the block."""
+    one = len(block.row_of) == 1
+    for b in range(len(books.cash)):
+        row_of = block.row_of[0 if one else b]
+        for place in range(books.held[b]):
+            column = books.held_columns[b, place]
+            block.shares[row_of[column], b] = books.shares[b, column]
+            block.held[row_of[column]] = True
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _trade(
-    t: int,
-    tape: Tape,
-    shares: Floats,
-    held_columns: Places,
-    held: int,
-    equity: float,
-    goal_columns: Places,
-    goal_weights: Floats,
-    goals: int,
-    target: Floats,
-) -> tuple[int, float, float, float, float]:
-    """Trade every name that can be to its weight of the equity at the fill.
-
-    Returns names held, notional bought less sold, notional traded, shares traded and the cost of impact.
-    """
-    tradable, fill_mark = tape.tradable[t], tape.fill_mark[t]
-    for place in range(goals):
-        column = goal_columns[place]
-        if tradable[column]:
-            target[column] = goal_weights[place]
-            if shares[column] == 0.0:
-                # Listed behind the names held, it gets its shares below.
-                held_columns[held] = column
+def _store(block: Block, books: Books) -> None:
+    """The reverse of `_load`."""
+    one = block.image.shape[1] == 1
+    books.shares[:] = 0.0
+    for b in range(len(books.cash)):
+        held = 0
+        for row in range(len(block.held)):
+            if block.held[row] and block.shares[row, b] != 0.0:
+                column = block.image[row, 0 if one else b]
+                books.shares[b, column] = block.shares[row, b]
+                books.held_columns[b, held] = column
                 held += 1
-    bought, traded, traded_shares, impact = 0.0, 0.0, 0.0, 0.0
-    has_impact = tape.impact.size > 0
-    kept = 0
-    for place in range(held):
-        column = held_columns[place]
-        if tradable[column]:
-            price = fill_mark[column]
-            wanted = target[column] * equity / price
-            change = wanted - shares[column]
-            notional = change * price
-            bought += notional
-            traded += abs(notional)
-            traded_shares += abs(change)
-            if has_impact:
-                impact += tape.impact[t, column] * abs(notional) * np.sqrt(abs(notional))
-            shares[column] = wanted
-            target[column] = 0.0
-        if shares[column] != 0.0:
-            held_columns[kept] = column
-            kept += 1
-    return kept, bought, traded, traded_shares, impact
+        books.held[b] = held
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _close_delisted(
-    t: int, tape: Tape, shares: Floats, held_columns: Places, held: int, cash: float
-) -> tuple[int, float, float]:
-    """Turn positions in names delisted on t into what their holders received; return names held, cash and that sum."""
-    kept, received = 0, 0.0
-    for place in range(held):
-        column = held_columns[place]
-        if tape.delisted[t, column]:
-            paid = shares[column] * tape.close_mark[t, column] * (1.0 + tape.delisting_return[t, column])
-            cash += paid
-            received += paid
-            shares[column] = 0.0
-        else:
-            held_columns[kept] = column
+def _read(values: Floats, row: int, block: Block, into: Floats) -> None:
+    """What a session's `values` `(N,)` are for the stock that each book has in this row."""
+    if block.image.shape[1] == 1:
+        into[:] = values[block.image[row, 0]]
+        return
+    image = block.image[row]
+    for b in range(len(into)):
+        into[b] = values[image[b]]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _list_rows(flags: Flags, others: Flags, rows: Columns) -> int:
+    """List the rows of either flag, ascending; return how many there are."""
+    count = 0
+    for row in range(len(flags)):
+        if flags[row] or others[row]:
+            rows[count] = row
+            count += 1
+    return count
+
+
+# ---- one block, one session -----------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _advance(
+    t: int, tape: Tape, terms: Terms, books: Books, block: Block, trades: bool, scratch: Scratch, day: Day
+) -> None:
+    """Take a block of books from the close of t - 1 to the close of t.
+
+    Money moves in the order in which it does in life: the night's borrow fee and interest, dividends and splits before
+    the open, trades at the fill, marks at the close, then delistings.
+    """
+    count, rows, cash = len(books.cash), scratch.places, books.cash
+    held = _list_rows(block.held, block.held, rows)
+    years = tape.calendar_days[t] / DAYS_PER_YEAR
+    for b in range(count):
+        day.borrow[b] = books.borrow_fee[b] * years
+    if terms.short_interest == terms.cash_interest:
+        for b in range(count):
+            day.interest[b] = terms.cash_interest * cash[b] * years
+    else:
+        for b in range(count):
+            shorts = books.short_value[b]
+            day.interest[b] = (terms.cash_interest * (cash[b] - shorts) + terms.short_interest * shorts) * years
+    day.dividends[:] = 0.0
+    if tape.action_day[t]:
+        _book_actions(t, tape, block, rows[:held], day)
+        for b in range(count):
+            cash[b] += day.dividends[b]
+    day.value[:] = 0.0
+    for row in rows[:held]:
+        _read(tape.fill_mark[t], row, block, day.price)
+        shares = block.shares[row]
+        for b in range(count):
+            day.value[b] += shares[b] * day.price[b]
+    for b in range(count):
+        day.at_open[b] = cash[b] + day.value[b]
+        cash[b] += day.interest[b] - day.borrow[b]
+        day.equity[b] = cash[b] + day.value[b]
+    if trades:
+        held = _trade(t, tape, block, rows, day)
+        for b in range(count):
+            day.commission[b] = day.traded[b] * terms.commission + day.traded_shares[b] * terms.commission_per_share
+            cash[b] = cash[b] - day.bought[b] - day.commission[b] - day.traded[b] * terms.half_spread - day.impact[b]
+    else:
+        day.bought[:], day.traded[:], day.impact[:], day.commission[:] = 0.0, 0.0, 0.0, 0.0
+    day.delistings[:] = 0.0
+    if tape.delisting_day[t]:
+        _close_delisted(t, tape, block, rows[:held], cash, day)
+    _mark(t, tape, terms, block, rows[:held], day)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _book_actions(t: int, tape: Tape, block: Block, rows: Columns, day: Day) -> None:
+    """Split the shares; book the dividends, per share before the split: received on longs, owed on shorts."""
+    for row in rows:
+        shares = block.shares[row]
+        _read(tape.dividend[t], row, block, day.price)
+        for b in range(len(shares)):
+            day.dividends[b] += shares[b] * day.price[b]
+        _read(tape.split_ratio[t], row, block, day.price)
+        for b in range(len(shares)):
+            shares[b] *= day.price[b]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _trade(t: int, tape: Tape, block: Block, rows: Columns, day: Day) -> int:
+    """Trade every name that can be to its weight of the equity at the fill; list the rows held after, and return how
+    many there are. The target of a name that cannot be traded is dropped.
+    """
+    day.bought[:], day.traded[:], day.traded_shares[:], day.impact[:] = 0.0, 0.0, 0.0, 0.0
+    listed, kept = _list_rows(block.held, block.aimed, rows), 0
+    for place in range(listed):
+        row = rows[place]
+        shares, target = block.shares[row], block.target[row]
+        _read(tape.trade_price[t], row, block, day.price)
+        if tape.impact.size > 0:
+            _add_impact(t, tape, row, block, day)
+        for b in range(len(shares)):
+            price = day.price[b]
+            can = not np.isnan(price)
+            wanted = target[b] * day.equity[b] / price
+            wanted = wanted if can else shares[b]
+            change = wanted - shares[b]
+            notional = change * price
+            notional = notional if can else 0.0
+            day.bought[b] += notional
+            day.traded[b] += abs(notional)
+            day.traded_shares[b] += abs(change)
+            shares[b] = wanted
+            target[b] = 0.0
+        block.aimed[row] = False
+        block.held[row] = np.any(shares != 0.0)
+        if block.held[row]:
+            rows[kept] = row
             kept += 1
-    return kept, cash, received
+    return kept
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _add_impact(t: int, tape: Tape, row: int, block: Block, day: Day) -> None:
+    """What trading this row, not yet traded at `day.price`, moves the price against the book."""
+    one = block.image.shape[1] == 1
+    for b in range(len(day.price)):
+        price = day.price[b]
+        if not np.isnan(price):
+            change = block.target[row, b] * day.equity[b] / price - block.shares[row, b]
+            size = abs(change * price)
+            day.impact[b] += tape.impact[t, block.image[row, 0 if one else b]] * size * np.sqrt(size)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _close_delisted(t: int, tape: Tape, block: Block, rows: Columns, cash: Floats, day: Day) -> None:
+    """Turn positions in names delisted on t into what their holders received."""
+    one = block.image.shape[1] == 1
+    for row in rows:
+        for b in range(len(cash)):
+            column = block.image[row, 0 if one else b]
+            if tape.delisted[t, column] and block.shares[row, b] != 0.0:
+                paid = block.shares[row, b] * tape.close_mark[t, column] * (1.0 + tape.delisting_return[t, column])
+                cash[b] += paid
+                day.delistings[b] += paid
+                block.shares[row, b] = 0.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _mark(t: int, tape: Tape, terms: Terms, block: Block, rows: Columns, day: Day) -> None:
+    """The value of all positions and of the short ones at the close, and what borrowing these costs per year."""
+    count = len(day.value)
+    day.value[:], day.short_value[:], day.fee[:] = 0.0, 0.0, 0.0
+    by_name = tape.borrow_rate.size > 0
+    for row in rows:
+        shares = block.shares[row]
+        _read(tape.close_mark[t], row, block, day.price)
+        for b in range(count):
+            position = shares[b] * day.price[b]
+            day.value[b] += position
+            day.short_value[b] += position if position < 0.0 else 0.0
+        if by_name:
+            for b in range(count):
+                day.at_close[b] = shares[b] * day.price[b]
+            _read(tape.borrow_rate[t], row, block, day.price)
+            for b in range(count):
+                position = day.at_close[b]
+                day.fee[b] -= (position if position < 0.0 else 0.0) * day.price[b]
+    if not by_name:
+        for b in range(count):
+            day.fee[b] = terms.borrow * -day.short_value[b]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _record(t: int, slot: int, terms: Terms, books: Books, block: Block, records: Records, day: Day) -> None:
+    """Write down the session's returns and what the books are worth now; a book that is worth nothing is gone."""
+    for b in range(len(books.cash)):
+        before, equity = books.equity[b], books.cash[b] + day.value[b]
+        if books.gone[b]:
+            continue
+        if min(equity, day.at_open[b]) <= 0.0:
+            books.gone[b], records.ruined[slot + b] = True, t
+            records.net_return[t, slot + b], records.gross_return[t, slot + b] = -1.0, -1.0
+            # From here on it holds nothing, so that it stands in nobody's way.
+            books.cash[b], books.equity[b], books.short_value[b], books.borrow_fee[b] = 0.0, 0.0, 0.0, 0.0
+            block.shares[:, b] = 0.0
+            continue
+        paid = day.commission[b] + day.traded[b] * terms.half_spread + day.borrow[b] + day.impact[b]
+        records.net_return[t, slot + b] = (equity - before) / before
+        records.gross_return[t, slot + b] = (equity - before + paid - day.interest[b]) / before
+        records.turnover[t, slot + b] = day.traded[b] / before
+        books.equity[b], books.short_value[b], books.borrow_fee[b] = equity, -day.short_value[b], day.fee[b]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _keep(t: int, before: float, terms: Terms, books: Books, block: Block, ledger: Ledger, day: Day) -> None:
+    """Write the ledger of the only book of a block, which was worth `before` at the close of t - 1."""
+    ledger.equity[t] = books.equity[0]
+    ledger.cash[t] = books.cash[0]
+    ledger.overnight[t] = (day.at_open[0] - before) / before
+    ledger.commission[t] = day.commission[0] / before
+    ledger.spread[t] = day.traded[0] * terms.half_spread / before
+    ledger.impact[t] = day.impact[0] / before
+    ledger.borrow[t] = day.borrow[0] / before
+    ledger.interest[t] = day.interest[0] / before
+    ledger.dividends[t] = day.dividends[0]
+    ledger.delistings[t] = day.delistings[0]
+    ledger.bought[t] = day.bought[0]
+    for row in range(len(block.held)):
+        if block.held[row]:
+            ledger.shares[t, block.image[row, 0]] = block.shares[row, 0]
+
+
+# ---- one block, one decision ----------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _aim(decisions: int, legs: Legs, scratch: Scratch, books: Books, block: Block) -> None:
+    """Lay out what every book trades to after so many decisions."""
+    one = block.image.shape[1] == 1
+    for b in range(len(books.cash)):
+        if not books.gone[b]:
+            row_of = block.row_of[0 if one else b]
+            goals, columns, weights = _goal(decisions, legs, scratch, books, b)
+            for slot in range(goals):
+                row = row_of[columns[slot]]
+                block.target[row, b] = weights[slot]
+                block.aimed[row] = True
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _all_alike(t: int, mode: int, ranking: Ranking, legs: Legs) -> bool:
+    """Whether all permuted books decide alike but for whom their rows stand for.
+
+    They do if every stock ever scored is scored today, and nothing but the scores decides.
+    """
+    plain = legs.weighting != BY_VOLATILITY and legs.neutral == DOLLAR and legs.hold_band == 1.0 and legs.sleeves == 1
+    return mode == PERMUTED and plain and ranking.scored[t] == ranking.appeared[t]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _aim_alike(t: int, ranking: Ranking, traits: Traits, legs: Legs, scratch: Scratch, block: Block) -> None:
+    """What `_renew` and `_aim` come to for books that decide alike, from one decision."""
+    scored = ranking.scored[t]
+    longs, shorts = leg_sizes(scored, legs)
+    for slot in range(longs + shorts):
+        scratch.places[slot] = slot if slot < longs else scored - shorts + slot - longs
+        scratch.columns[slot] = ranking.columns[t, scratch.places[slot]]
+    count = _finish_legs(
+        t, legs, traits, ranking.scores[t], scored, longs, shorts, 1.0, scratch.columns, scratch.places,
+        scratch.goal_weights,
+    )  # fmt: skip
+    for slot in range(count):
+        row = ranking.row_of[scratch.columns[slot]]
+        block.target[row, :] = scratch.goal_weights[slot]
+        block.aimed[row] = True
 
 
 # ---- many books, all sessions ---------------------------------------------------------------------------------------
@@ -890,35 +1104,42 @@ def simulate(
 
     Books advance together so that a session's prices are read once for all of them; none reads another's state. A book
     whose equity is gone loses exactly everything that day and stays at zero. `decisions` is how many there have been
-    before; `slot` is the column of the first book in `records`. `mode` OWN also fills the `ledger`.
+    before; `slot` is the column of the first book in `records`. `mode` OWN takes one book, and also fills the `ledger`.
     """
     sessions, names = tape.fill_mark.shape
     count = len(books.cash)
-    image = np.empty((count if mode == PERMUTED else 1, names), dtype=np.uint32)
-    scratch = make_scratch(names)
+    scratch, day, block = make_scratch(names), _make_day(count), _make_block(mode == PERMUTED, names, count, ranking)
     known = 0
     for t in range(sessions):
-        trades = ranking.decision[t - 1] if t > 0 else tape.traded_before
-        for b in range(count):
-            key = book_key(seed, first_book + b)
-            if mode == PERMUTED:
-                grow_permutation(image[b], known, ranking.appeared[t], key, ranking)
-            if books.gone[b]:
-                continue
-            before = books.equity[b]
-            day = _advance(t, b, tape, legs, terms, books, trades, decisions, scratch)
-            books.held[b], books.cash[b], books.equity[b] = day.held, day.cash, day.equity
-            books.short_value[b], books.borrow_fee[b] = day.short_value, day.borrow_fee
-            _record(t, b, slot + b, before, day, terms, books, records)
-            if mode == OWN:
-                _keep(t, before, day, terms, books.shares[b], ledger)
-            if ranking.decision[t]:
-                _renew(
-                    t, mode, ranking, traits, legs, image[b if mode == PERMUTED else 0], key, decisions, scratch,
-                    books.targets[b], books.target_columns[b], books.target_weights[b],
-                )  # fmt: skip
-        known = ranking.appeared[t]
-        decisions += ranking.decision[t]
+        if mode == PERMUTED and ranking.appeared[t] > known:
+            for b in range(count):
+                _grow(block, b, known, ranking.appeared[t], book_key(seed, first_book + b), ranking)
+            known = ranking.appeared[t]
+        if t == 0:
+            _load(block, books)
+            if tape.traded_before:
+                _aim(decisions, legs, scratch, books, block)
+        before = books.equity[0]
+        _advance(t, tape, terms, books, block, ranking.decision[t - 1] if t > 0 else tape.traded_before, scratch, day)
+        _record(t, slot, terms, books, block, records, day)
+        if mode == OWN and not books.gone[0]:
+            _keep(t, before, terms, books, block, ledger, day)
+        if not ranking.decision[t]:
+            continue
+        # The last decision is written down book by book: the next run goes on from it.
+        if t + 1 < sessions and _all_alike(t, mode, ranking, legs):
+            _aim_alike(t, ranking, traits, legs, scratch, block)
+        else:
+            for b in range(count):
+                if not books.gone[b]:
+                    _renew(
+                        t, mode, ranking, traits, legs, block.image_of[b if mode == PERMUTED else 0],
+                        book_key(seed, first_book + b), decisions, scratch, books.targets[b], books.target_columns[b],
+                        books.target_weights[b],
+                    )  # fmt: skip
+            _aim(decisions + 1, legs, scratch, books, block)
+        decisions += 1
+    _store(block, books)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -947,33 +1168,3 @@ def plan(ranking: Ranking, traits: Traits, legs: Legs, decisions: int, books: Bo
             goals, goal_columns, goal_weights = _goal(decisions, legs, scratch, books, 0)
             for slot in range(goals):
                 weights[t, goal_columns[slot]] = goal_weights[slot]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _record(t: int, b: int, slot: int, before: float, day: Day, terms: Terms, books: Books, records: Records) -> None:
-    if min(day.equity, day.at_open) <= 0.0:
-        books.gone[b] = True
-        records.ruined[slot] = t
-        records.net_return[t, slot] = -1.0
-        records.gross_return[t, slot] = -1.0
-        return
-    paid = day.commission + day.traded * terms.half_spread + day.borrow + day.impact
-    records.net_return[t, slot] = (day.equity - before) / before
-    records.gross_return[t, slot] = (day.equity - before + paid - day.interest) / before
-    records.turnover[t, slot] = day.traded / before
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _keep(t: int, before: float, day: Day, terms: Terms, shares: Floats, ledger: Ledger) -> None:
-    ledger.equity[t] = day.equity
-    ledger.cash[t] = day.cash
-    ledger.overnight[t] = (day.at_open - before) / before
-    ledger.commission[t] = day.commission / before
-    ledger.spread[t] = day.traded * terms.half_spread / before
-    ledger.impact[t] = day.impact / before
-    ledger.borrow[t] = day.borrow / before
-    ledger.interest[t] = day.interest / before
-    ledger.dividends[t] = day.dividends
-    ledger.delistings[t] = day.delistings
-    ledger.bought[t] = day.bought
-    ledger.shares[t] = shares

@@ -68,7 +68,7 @@ def simulated(world: World, rules: Rules, books: int, seed: int = 1, workers: in
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.sampled_from(RULES))
-def test_a_book_is_the_engine_on_the_permuted_panel_to_the_last_bit(seed: int, rules: Rules) -> None:
+def test_a_book_is_the_engine_on_the_permuted_panel_up_to_the_order_of_sums(seed: int, rules: Rules) -> None:
     world = distinct(random_world(seed))
     market = world.market()
     scores, decisions = world.panel(market), world.decisions(rules)
@@ -78,7 +78,7 @@ def test_a_book_is_the_engine_on_the_permuted_panel_to_the_last_bit(seed: int, r
             continue
         alone = run(permuted_panel(scores, market, seed, book), market, rules, decisions)
         for name in ("net_return", "gross_return", "turnover"):
-            assert getattr(books, name)[:, book].tobytes() == getattr(alone, name).tobytes(), (book, name)
+            np.testing.assert_allclose(getattr(books, name)[:, book], getattr(alone, name), rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("rules", RULES)
