@@ -130,7 +130,8 @@ def rank(
     """
     shape = scores.shape
     columns, ranked, scored = np.zeros(shape, np.uint32), np.zeros(shape), np.zeros(shape[0], np.int64)
-    kernels.rank(scores, by_name, columns, ranked, scored)
+    decision = np.ascontiguousarray(decision_days, dtype=np.bool_)
+    kernels.rank(scores, by_name, decision, columns, ranked, scored)
     is_scored = ~np.isnan(scores)
     first = np.where(is_scored.any(axis=0), is_scored.argmax(axis=0), shape[0]) if shape[0] else np.zeros(shape[1])
     if appeared is not None:
@@ -145,7 +146,7 @@ def rank(
         scores=ranked,
         scored=scored,
         is_scored=is_scored,
-        decision=np.ascontiguousarray(decision_days, dtype=np.bool_),
+        decision=decision,
         column_of=column_of,
         row_of=np.argsort(column_of).astype(np.int64),
         appeared=np.searchsorted(np.sort(first), np.arange(shape[0]), side="right").astype(np.int64),

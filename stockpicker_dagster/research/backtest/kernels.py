@@ -95,12 +95,12 @@ class Tape(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """The score panel, sorted: on session t the columns `columns[t, :scored[t]]`, highest score first."""
+    """The score panel, sorted: after decision t the columns `columns[t, :scored[t]]`, highest score first."""
 
     columns: Places
     scores: Floats
     scored: Columns
-    """(T,) how many names are scored."""
+    """(T,) how many names are scored; 0 where nothing is decided."""
     is_scored: Flags
     decision: Flags
     """(T,) whether the close of t is a decision."""
@@ -461,12 +461,14 @@ def marks(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def rank(scores: Floats, by_name: Columns, columns: Places, ranked: Floats, scored: Columns) -> None:
-    """Sort each session's scored names from the highest score down, equal scores in the order `by_name`."""
+def rank(scores: Floats, by_name: Columns, decision: Flags, columns: Places, ranked: Floats, scored: Columns) -> None:
+    """Sort each deciding session's scored names from the highest score down, equal scores in the order `by_name`."""
     sessions, names = scores.shape
     present = np.empty(names, dtype=np.int64)
     negated = np.empty(names)
     for t in range(sessions):
+        if not decision[t]:
+            continue
         count = 0
         for c in by_name:
             if not np.isnan(scores[t, c]):

@@ -128,7 +128,7 @@ def permuted_figures(
     for first in range(0, books, _BOOKS_IN_MEMORY):
         some = make_books(rules, len(market.symbols), min(_BOOKS_IN_MEMORY, books - first), None)
         records = make_records(len(market.sessions), len(some.cash))
-        _run_blocks(kernels.PERMUTED, seed, first, inputs, some, records, workers)
+        run_blocks(kernels.PERMUTED, seed, first, inputs, some, records, workers)
         parts.append(book_figures(records.net_return))
     return BookFigures(*(np.concatenate(figures) for figures in zip(*map(astuple, parts), strict=True)))
 
@@ -224,7 +224,7 @@ def _simulate(
     books = make_books(rules, len(market.symbols), count, resume_from)
     records = make_records(len(market.sessions), count)
     records.ruined[books.gone] = -2
-    _run_blocks(mode, seed, 0, inputs, books, records, workers)
+    run_blocks(mode, seed, 0, inputs, books, records, workers)
     return RandomBooks(label, *records, state=state_after(market, inputs, books))
 
 
@@ -235,7 +235,7 @@ def _check_request(books: int, seed: int) -> None:
         )
 
 
-def _run_blocks(
+def run_blocks(
     mode: int,
     seed: int,
     first_book: int,
@@ -244,6 +244,7 @@ def _run_blocks(
     records: kernels.Records,
     workers: int | None,
 ) -> None:
+    """Take `books`, which begin with number `first_book`, through all sessions, on so many threads; see `kernels`."""
     no_ledger, threads = make_ledger(0, 0), workers or os.cpu_count() or 1
     count = len(books.cash)
     size = min(_BOOKS_AT_ONCE, -(-count // threads))
