@@ -83,7 +83,10 @@ class PeriodsForm(Form):
 class AlgorithmForm(Form):
     """What learns."""
 
-    name: str = Field("linear", description="The algorithm by name: `linear`, `boosted_trees` or `neural_network`.")
+    name: str = Field(
+        "linear",
+        description="The algorithm by name: `linear`, `boosted_trees`, `neural_network` or `deep_reinforcement_learning`.",
+    )
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the algorithm; Learning lists them with type, range and default."
     )

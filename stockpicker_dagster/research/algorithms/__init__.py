@@ -48,6 +48,12 @@ class _Entry:
 
 _ALGORITHMS = {
     "boosted_trees": _Entry("boosted_trees", "BoostedTrees"),
+    "deep_reinforcement_learning": _Entry(
+        "deep_reinforcement_learning",
+        "DeepReinforcementLearning",
+        ("torch", "gymnasium", "stable_baselines3"),
+        "deep",
+    ),
     "linear": _Entry("linear", "LinearModel"),
     "neural_network": _Entry("neural_network", "NeuralNetwork", ("torch",), "deep"),
 }
