@@ -55,6 +55,7 @@ OF_SEVERAL_FILES = {
     "market/sources/test_conformance.py",
     "research/backtest/test_dating.py",
     "research/backtest/test_vectorbt.py",
+    "trading/brokers/test_conformance.py",
 }
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Rejected",
     "Submission",
     "Unknown",
+    "not_sent",
     "order_under_id",
 ]
 
@@ -56,7 +57,9 @@ class OrderRequest:
     """One order to be sent; `quantity` in shares, positive; collar in currency (None: no bound).
 
     `limit_price`, in currency, goes with order type `limit` and with no other. From `not_after` on (None: no bound) it
-    is not sent any more, however long the adapter had to wait.
+    is not sent any more, however long the adapter had to wait. `sent_before` is False only where this intent certainly
+    was never handed to a broker before: then an order that is not sent is `Rejected`, and else it stays `Unknown`,
+    because an earlier request may have arrived.
     """
 
     client_order_id: str
@@ -72,6 +75,7 @@ class OrderRequest:
     submitted_at: datetime
     limit_price: Decimal | None = None
     not_after: datetime | None = None
+    sent_before: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,11 @@ class Unknown:
     """Nobody can say yet whether there is an order: ask again by its client id. Neither rejected nor flat."""
 
     reason: str
+
+
+def not_sent(request: OrderRequest, reason: str) -> "Rejected | Unknown":
+    """The answer where the request was not sent this time: a refusal only if it was never sent before either."""
+    return Unknown(f"not sent this time: {reason}") if request.sent_before else Rejected(reason, "not sent")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
+from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.accounts import PAPER_URL, Costs, read_account
@@ -51,8 +52,20 @@ def _no_quotes(_symbols: Sequence[str]) -> Mapping[str, Quote]:
     return {}
 
 
+def _everything(_symbol: str) -> Decimal | None:
+    return None
+
+
+def _easy(_symbol: str) -> Borrow:
+    return "easy"
+
+
 class PaperBroker:
-    """One paper account. Every method is one transaction; `fault` is called inside it, before the commit."""
+    """One paper account. Every method is one transaction; `fault` is called inside it, before the commit.
+
+    `available` says how many shares of a symbol an auction has for us (None: as many as are wanted); more is not
+    filled. `borrowable` says what can be sold short. Both default to a market without friction.
+    """
 
     name = "paper"
     base_url = PAPER_URL
@@ -71,12 +84,16 @@ class PaperBroker:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         quotes: Callable[[Sequence[str]], Mapping[str, Quote]] = _no_quotes,
+        available: Callable[[str], Decimal | None] = _everything,
+        borrowable: Callable[[str], Borrow] = _easy,
     ) -> None:
         self.account_id = account_id
         self._engine = engine
         self._fault = fault
         self._now = now
         self._quotes = quotes
+        self._available = available
+        self._borrowable = borrowable
 
     def clock(self) -> Clock:
         """See `Broker.clock`; its hours are those of the venue that tells it the opening prices."""
@@ -93,11 +110,15 @@ class PaperBroker:
         )
         if refusal is not None:
             return Rejected(refusal)
+        if (request.limit_price is not None) != (request.order_type == "limit"):
+            return Rejected(f"a limit price goes with limit orders and with no other, not with {request.order_type}")
         with transaction(self._engine) as connection:
             self._lock(connection)
             known = self._order(connection, request.client_order_id)
             if known is not None:
                 return order_under_id(_answer(known), request)
+            if request.side == "short" and self._borrowable(request.symbol) == "none":
+                return Rejected(f"{request.symbol} cannot be borrowed to sell it short", "borrow")
             connection.execute(
                 insert(ledger.paper_orders).values(
                     client_order_id=request.client_order_id,
@@ -113,6 +134,9 @@ class PaperBroker:
                     filled_quantity=ZERO,
                     reason="",
                     submitted_at=request.submitted_at,
+                    order_type=request.order_type,
+                    time_in_force=request.time_in_force,
+                    limit_price=request.limit_price,
                 )
             )
             self._fault("submit")
@@ -143,7 +167,7 @@ class PaperBroker:
             if row is None:
                 return Absent()
             if row.status == "working":
-                self._end(connection, row, "cancelled", ZERO, reason)
+                self._end(connection, row, "cancelled", row.filled_quantity, reason)
         return self._known(client_order_id)
 
     def positions(self) -> dict[str, Decimal]:
@@ -181,7 +205,7 @@ class PaperBroker:
 
     def borrow(self, symbols: Sequence[str]) -> Mapping[str, Borrow]:
         """See `Broker.borrow`."""
-        return dict.fromkeys(symbols, "easy")
+        return {symbol: self._borrowable(symbol) for symbol in symbols}
 
     def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """See `Broker.quotes`; from the source that it was given."""
@@ -211,15 +235,45 @@ class PaperBroker:
                 if row.trade_session != trade_session:
                     continue
                 quantity, reason = _fillable(row, opens.get(row.symbol), held.get(row.symbol, ZERO))
+                there = self._available(row.symbol)
+                if there is not None and there < quantity:
+                    quantity, reason = (
+                        max(there, ZERO),
+                        f"only {there} shares of {row.symbol} were there in the auction",
+                    )
                 if quantity:
                     fill = _fill_of(row, quantity, opens[row.symbol], costs, str((last or 0) + len(fills) + 1), now)
                     held[row.symbol] = held.get(row.symbol, ZERO) + fill.quantity
                     fills.append(fill)
-                status = "filled" if quantity == row.quantity else "cancelled"
-                self._end(connection, row, status, quantity, reason)
+                filled = row.filled_quantity + quantity
+                self._end(connection, row, "filled" if filled == row.quantity else "cancelled", filled, reason)
             self._book_fills(connection, fills)
             self._fault("fill")
         return len(fills)
+
+    def fill_part(self, client_order_id: str, quantity: Decimal, price: Decimal, now: datetime) -> None:
+        """Fills some shares of a working order at `price`, before costs; the rest keeps working.
+
+        Raises `InvalidInput` for more than is left of it, or more than may be filled on what is held.
+        """
+        with transaction(self._engine) as connection:
+            self._lock(connection)
+            row = self._order(connection, client_order_id)
+            left = ZERO if row is None or row.status != "working" else row.quantity - row.filled_quantity
+            if row is None or not 0 < quantity <= left:
+                raise InvalidInput(f"{quantity} shares of order {client_order_id} cannot be filled; {left} are left")
+            held = self._held(connection).get(row.symbol, ZERO)
+            fillable, reason = _fillable(row, price, held)
+            if fillable < quantity:
+                raise InvalidInput(f"{quantity} shares of order {client_order_id} cannot be filled: {reason}")
+            table = ledger.paper_fills
+            here = table.c.account == self.account_id
+            last = connection.execute(select(func.max(table.c.sequence)).where(here)).scalar_one() or 0
+            costs = read_account(connection, self.account_id).costs
+            self._book_fills(connection, [_fill_of(row, quantity, price, costs, str(last + 1), now)])
+            status = "filled" if quantity == left else "working"
+            self._end(connection, row, status, row.filled_quantity + quantity, "")
+            self._fault("fill")
 
     def apply_corporate_actions(self, actions: Iterable[CorporateAction], now: datetime) -> list[Booking]:
         """Books events that are not booked yet, oldest first, in the broker's books and in the ledger at once.
@@ -346,21 +400,25 @@ def _answer(row: Row[Any]) -> BrokerOrder:
 
 
 def _fillable(row: Row[Any], price: Decimal | None, held: Decimal) -> tuple[Decimal, str]:
-    """How many shares of the order fill at `price` on a position of `held`, and why not all."""
+    """How many shares of what is left of the order fill at `price` on a position of `held`, and why not all."""
+    left: Decimal = row.quantity - row.filled_quantity
     if price is None:
         return ZERO, f"{row.symbol} did not open on {row.trade_session}"
     if (row.collar_low is not None and price < row.collar_low) or (
         row.collar_high is not None and price > row.collar_high
     ):
         return ZERO, f"the open {price} is outside the collar {row.collar_low} to {row.collar_high}"
+    worse = price - row.limit_price if row.limit_price is not None else ZERO
+    if (row.side in ("buy", "cover") and worse > 0) or (row.side in ("sell", "short") and worse < 0):
+        return ZERO, f"the open {price} is beyond the limit {row.limit_price}"
     if row.side in ("sell", "cover"):
         closable = max(held if row.side == "sell" else -held, ZERO)
-        if closable < row.quantity:
+        if closable < left:
             return closable, f"only {closable} shares of {row.symbol} were held to {row.side}"
-        return row.quantity, ""
+        return left, ""
     if (row.side == "buy" and held < 0) or (row.side == "short" and held > 0):
         return ZERO, f"to {row.side} {row.symbol} would cross zero: {held} shares are held"
-    return row.quantity, ""
+    return left, ""
 
 
 def _fill_of(row: Row[Any], quantity: Decimal, opening: Decimal, costs: Costs, fill_id: str, now: datetime) -> Fill:

@@ -94,6 +94,8 @@ class Exchange:
     hard_to_borrow: set[str] = field(default_factory=set)
     refuse: Callable[[str], str | None] = lambda symbol: None
     multiplier: Decimal = Decimal(2)
+    instant: bool = True
+    """Whether an order that comes while the market is open fills at once; else when a test says so."""
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()
@@ -160,7 +162,7 @@ class Exchange:
                 number=number,
             )
             self.orders.append(order)
-            if self.is_open() and tif in ("day", "ioc") and symbol not in self.halted:
+            if self.instant and self.is_open() and tif in ("day", "ioc") and symbol not in self.halted:
                 self.fill(order)
                 if tif == "ioc" and order.open:
                     self._end(order, "canceled")

@@ -48,7 +48,13 @@ def connected(server: AlpacaServer, **more: Any) -> AlpacaBroker:
 
 
 def request(name: str = "sp-1", side: str = "buy", quantity: object = 10, symbol: str = "AAA", **more: Any) -> Any:
-    figures: dict[str, Any] = {"order_type": "market", "time_in_force": "opg", "trade_session": TUESDAY, **more}
+    figures: dict[str, Any] = {
+        "order_type": "market",
+        "time_in_force": "opg",
+        "trade_session": TUESDAY,
+        "sent_before": False,
+        **more,
+    }
     return OrderRequest(
         client_order_id=name,
         symbol=symbol,

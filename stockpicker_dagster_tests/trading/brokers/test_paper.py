@@ -1,5 +1,6 @@
 """The paper broker keeps books that add up, fills only what can fill, and books an event once."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.brokers import Absent, OrderRequest, Rejected
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
@@ -214,3 +216,57 @@ def test_a_crash_while_booking_leaves_both_books_as_they_were(trading_desk: Any)
         trading_desk.broker(crash).apply_corporate_actions([split], trading_desk.now)
     assert (trading_desk.broker().positions(), trading_desk.broker().cash()) == before
     assert len(trading_desk.broker().apply_corporate_actions([split], trading_desk.now)) == 1
+
+
+def test_an_auction_fills_no_more_than_is_there(trading_desk: Any) -> None:
+    from stockpicker_dagster.trading.brokers.paper import PaperBroker
+
+    there = {"AAA": Decimal(4), "BBB": Decimal(0)}
+    broker: Any = PaperBroker(trading_desk.engine, trading_desk.account, available=there.get)
+    for number, symbol in enumerate(("AAA", "BBB", "CCC")):
+        broker.submit(request(trading_desk, number, symbol, "buy", 10))
+    session, prices = trading_desk.session + timedelta(days=1), dict.fromkeys(("AAA", "BBB", "CCC"), Decimal(5))
+    assert broker.fill_at_open(session, prices, trading_desk.now) == 2
+    assert broker.positions() == {"AAA": 4, "CCC": 10}
+    assert [broker.find(f"order-{n}").status for n in range(3)] == ["cancelled", "cancelled", "filled"]
+    assert "only 4 shares of AAA were there" in broker.find("order-0").reason
+
+
+def test_what_cannot_be_borrowed_is_not_sold_short(trading_desk: Any) -> None:
+    from stockpicker_dagster.trading.brokers.paper import PaperBroker
+
+    borrow = {"AAA": "none", "BBB": "hard"}
+    broker = PaperBroker(trading_desk.engine, trading_desk.account, borrowable=lambda s: borrow[s])  # type: ignore[arg-type,return-value]
+    refused = broker.submit(request(trading_desk, 1, "AAA", "short", 10))
+    assert isinstance(refused, Rejected)
+    assert "cannot be borrowed" in refused.reason
+    assert broker.submit(request(trading_desk, 2, "BBB", "short", 10)) == broker.find("order-2")
+    assert broker.borrow(["AAA", "BBB"]) == borrow
+
+
+@pytest.mark.parametrize(("side", "limit", "filled"), [("buy", "4.99", 0), ("buy", 5, 10), ("short", "5.01", 0)])
+def test_a_limit_is_kept(trading_desk: Any, side: str, limit: object, filled: int) -> None:
+    order = request(trading_desk, 1, "AAA", side, 10, limit_price=Decimal(str(limit)))
+    broker = trading_desk.broker()
+    assert "a limit price goes with limit orders" in broker.submit(order).reason
+    broker.submit(replace(order, order_type="limit"))
+    auction(trading_desk, AAA=5)
+    found = broker.find("order-1")
+    assert found.filled_quantity == filled
+    assert ("beyond the limit" in found.reason) == (not filled)
+
+
+def test_a_part_fills_at_the_price_and_no_more_than_is_left_or_held(trading_desk: Any) -> None:
+    broker = trading_desk.broker()
+    broker.submit(request(trading_desk, 1, "AAA", "buy", 10))
+    broker.fill_part("order-1", Decimal(4), Decimal(5), trading_desk.now)
+    assert (broker.find("order-1").status, broker.find("order-1").filled_quantity) == ("working", 4)
+    with pytest.raises(InvalidInput, match="6 are left"):
+        broker.fill_part("order-1", Decimal(7), Decimal(5), trading_desk.now)
+    broker.submit(request(trading_desk, 2, "AAA", "sell", 9))
+    with pytest.raises(InvalidInput, match="only 4 shares"):
+        broker.fill_part("order-2", Decimal(5), Decimal(5), trading_desk.now)
+    assert auction(trading_desk, AAA=5) == 2
+    assert broker.find("order-2").filled_quantity == 4
+    assert broker.find("order-1").filled_quantity == 10
+    assert sum(fill.quantity for fill in broker.fills_since(None)) == 6

@@ -32,6 +32,7 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Submission,
     Unknown,
+    not_sent,
     order_under_id,
 )
 from stockpicker_dagster.trading.brokers.alpaca import answers
@@ -208,16 +209,18 @@ class AlpacaBroker:
         refusal = self._refusal(request)
         if refusal is not None:
             return Rejected(refusal)
+        if (why := self._out_of_time(request)) is not None:
+            return not_sent(request, why)
         try:
             answer = self._wire.send("POST", "/v2/orders", _order_body(request), not_after=request.not_after)
         except NotSent as error:
-            return Rejected(str(error), "not sent")
+            return not_sent(request, str(error))
         except NoAnswer as error:
             return Unknown(f"{error}; the order may be at the broker")
         if answer.succeeded:
             return self._taken(answer, request)
         if answer.status == 429:
-            return Rejected("Alpaca took no more requests for as long as we waited", "429")
+            return not_sent(request, "Alpaca took no more requests for as long as we waited")
         if answer.status in _REFUSED and isinstance(answer.body, dict) and "message" in answer.body:
             return self._refused(answer.body, request)
         return Unknown(f"Alpaca answered with status {answer.status}; the order may be there")
@@ -245,6 +248,10 @@ class AlpacaBroker:
             return refusal
         if (request.limit_price is not None) != (request.order_type == "limit"):
             return f"a limit price goes with limit orders and with no other, not with {request.order_type}"
+        return None
+
+    def _out_of_time(self, request: OrderRequest) -> str | None:
+        """Why it cannot be sent now, although it could at another time."""
         earliest, latest = self.capabilities.order_window(request.time_in_force, self._calendar, request.trade_session)
         now = self._now()
         if earliest <= now < latest:
