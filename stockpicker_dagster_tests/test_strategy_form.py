@@ -220,6 +220,7 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ),
     ("algorithm.seed", {"seed": -1}, ["-1", "0"]),
     ("training.platform", {"platform": "sagemaker"}, ["'sagemaker'", "'local'"]),
+    ("training.max_hours", {"max_hours": 0}, ["0", "greater than 0"]),
     ("backtest.long", {"long": 0}, ["0", "greater than 0"]),
     ("backtest.long", {"long": 2.5}, ["2.5", "neither a number of stocks nor a fraction"]),
     ("backtest.long", {"long": "many"}, ["'many'", "number"]),

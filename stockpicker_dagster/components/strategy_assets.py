@@ -26,6 +26,7 @@ from stockpicker_dagster.components.metadata import (
 )
 from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
 from stockpicker_dagster.components.sectors import book_sectors
+from stockpicker_dagster.components.training_runs import train_periods
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.evaluation.judgement import judge
 from stockpicker_dagster.evaluation.stored_days import stored_backtest
@@ -42,8 +43,10 @@ from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
 from stockpicker_dagster.storage.lake import DEFINITION, Bundle, DayTable, Lake
 from stockpicker_dagster.strategy_form import StrategyForm
+from stockpicker_dagster.training.container.settings import Settings
 from stockpicker_dagster.training.datasets import LabelRule, build_dataset
-from stockpicker_dagster.training.models import describe_model, load_model, train_model
+from stockpicker_dagster.training.models import check_dataset, describe_model, load_model
+from stockpicker_dagster.training.platforms.requests import TrainingJob
 from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA, score_days
 
 _DAILY = (
@@ -324,21 +327,26 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
     def trained_model(
         context: dg.AssetExecutionContext, datasets: dict[str, Path], deployment: Deployment
     ) -> dict[str, Bundle]:
-        models: dict[str, Bundle] = {}
-        for period, folder in sorted(datasets.items()):
-            models[period] = train_model(
-                strategy.name,
-                period,
-                folder,
+        jobs: dict[str, TrainingJob] = {}
+        for period, folder in datasets.items():
+            made_under = strategy.definition("datasets", period, deployment.lake)
+            check_dataset(folder, strategy.name, period, made_under)
+            settings = Settings(
                 algorithm.name,
                 algorithm.hyperparameters,
                 algorithm.seed,
+                strategy.name,
+                period,
                 strategy.definition("trained_model", period, deployment.lake),
-                strategy.definition("datasets", period, deployment.lake),
+                made_under,
             )
-            described = describe_model(models[period])
+            jobs[period] = TrainingJob(settings, folder, round(3600 * strategy.form.training.max_hours))
+        trained, said = train_periods(context, strategy.form, jobs)
+        models = {period: each.bundle for period, each in trained.items()}
+        for period, model in models.items():
+            described = describe_model(model)
             context.log.info("model %s of %s: %s", described["model_id"], period, described["metrics"])
-        describe_last(context, {"caveat": strategy.caveat, **_model_metadata(models)})
+        describe_last(context, {"caveat": strategy.caveat, **_model_metadata(models), **said})
         return models
 
     return trained_model

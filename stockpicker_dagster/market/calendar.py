@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import exchange_calendars
 import numpy as np
-import pandas as pd
 
 from stockpicker_dagster.errors import InvalidInput
+
+if TYPE_CHECKING:
+    # Imported where they are used: pandas takes longer to load than a small model takes to train.
+    import pandas as pd
+    from exchange_calendars import ExchangeCalendar
 
 CALENDAR_START = date(1990, 1, 1)
 CALENDAR_END = date(2050, 12, 31)
@@ -172,6 +176,8 @@ class TradingCalendar:
     @property
     def _utc_offsets(self) -> np.ndarray:
         """Seconds by which the exchange's clock is ahead of UTC at each close."""
+        import pandas as pd
+
         closes = pd.to_datetime(pd.Series(self._close_seconds), unit="s", utc=True)
         local = closes.dt.tz_convert(self.time_zone).dt.tz_localize(None)
         return np.array(_epoch_seconds(local)) - np.array(self._close_seconds)
@@ -208,8 +214,10 @@ def trading_calendar(name: str = "XNYS") -> TradingCalendar:
     return TradingCalendar(name)
 
 
-def _load(name: str) -> tuple[exchange_calendars.ExchangeCalendar, date, date]:
+def _load(name: str) -> tuple["ExchangeCalendar", date, date]:
     """The exchange's calendar between our fixed ends, or between its own where its holidays are known for less."""
+    import exchange_calendars
+
     try:
         known = exchange_calendars.get_calendar(name)
     except exchange_calendars.errors.InvalidCalendarName as error:
@@ -231,5 +239,5 @@ def _as_date(day: date) -> date:
     return day.date() if isinstance(day, datetime) else day
 
 
-def _epoch_seconds(times: pd.Series) -> list[int]:
+def _epoch_seconds(times: "pd.Series") -> list[int]:
     return times.dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64).tolist()

@@ -111,3 +111,9 @@ class TrainingForm(Form):
     """Where training runs."""
 
     platform: Literal["local"] = Field("local", description="`local`: on this machine.")
+    max_hours: float = Field(24, gt=0, le=672, description="Hours that one model may train; then it is stopped.")
+
+    @property
+    def platform_settings(self) -> dict[str, Any]:
+        """What the platform of that name is made with."""
+        return {}

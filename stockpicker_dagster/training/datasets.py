@@ -24,6 +24,7 @@ from stockpicker_dagster.storage.lake import Bundle, parquet_bytes
 LABEL = "label"
 CAPTIONS = "captions.json"
 TABLES = ("train", "validation", "test")
+LEARNED_FROM = ("train.parquet", "validation.parquet")
 
 
 class EmptyDataset(StockPickerError):
@@ -103,7 +104,7 @@ def build_dataset(
                     "last_known": str(split.last_known),
                     "rows": {name: table.height for name, table in tables.items()},
                     # What is learned from, and nothing later: a model is the same whatever its test days hold.
-                    "data_version": _digest({name: contents[name] for name in ("train.parquet", "validation.parquet")}),
+                    "data_version": _digest({name: contents[name] for name in LEARNED_FROM}),
                 }
             ),
         }
@@ -114,6 +115,11 @@ def read_captions(folder: Path) -> dict[str, Any]:
     """What a stored dataset says of itself."""
     captions: dict[str, Any] = json.loads((folder / CAPTIONS).read_text())
     return captions
+
+
+def data_version(folder: Path) -> str:
+    """Which data a dataset teaches: a digest of its training and validation tables, as `captions.json` says it."""
+    return _digest({name: (folder / name).read_bytes() for name in LEARNED_FROM})
 
 
 def read_table(folder: Path, name: str) -> pl.DataFrame:

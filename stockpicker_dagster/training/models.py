@@ -17,7 +17,7 @@ from typing import Any
 
 from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
-from stockpicker_dagster.research.algorithms import Algorithm, algorithm
+from stockpicker_dagster.research.algorithms import UNSUPERVISED, Algorithm, Supervision, algorithm
 from stockpicker_dagster.storage.lake import Bundle
 from stockpicker_dagster.training.datasets import LABEL, read_captions, read_table
 
@@ -49,20 +49,16 @@ def train_model(
     seed: int,
     definition: str = "",
     dataset_definition: str | None = None,
+    supervision: Supervision = UNSUPERVISED,
 ) -> Bundle:
     """Fits the algorithm called `name` on a stored dataset and returns the files of the model.
 
     `definition` is that of the strategy's form, kept with the model. Raises `WrongModel` for a dataset of another
-    definition than `dataset_definition` (None: any).
+    definition than `dataset_definition` (None: any), and `TrainingStopped` if `supervision` asks for it.
     """
-    captions = read_captions(dataset)
-    if dataset_definition not in (None, captions.get("definition")):
-        raise WrongModel(
-            f"the definition of {strategy!r} changed since its dataset of {period} was made; make the dataset again "
-            "together with the model"
-        )
+    captions = check_dataset(dataset, strategy, period, dataset_definition)
     train, validation = read_table(dataset, "train"), read_table(dataset, "validation")
-    fitted = algorithm(name).fit(train, validation, captions["features"], LABEL, hyperparameters, seed)
+    fitted = algorithm(name).fit(train, validation, captions["features"], LABEL, hyperparameters, seed, supervision)
     identity = {
         "strategy": strategy,
         "period": period,
@@ -88,6 +84,17 @@ def train_model(
         "last_known": captions["last_known"],
     }
     return Bundle({**artifact, MODEL: (json.dumps(description, indent=2, sort_keys=True) + "\n").encode()})
+
+
+def check_dataset(dataset: Path, strategy: str, period: str, definition: str | None) -> dict[str, Any]:
+    """The captions of a stored dataset. Raises `WrongModel` if it was made under another `definition` (None: any)."""
+    captions = read_captions(dataset)
+    if definition not in (None, captions.get("definition")):
+        raise WrongModel(
+            f"the definition of {strategy!r} changed since its dataset of {period} was made; make the dataset again "
+            "together with the model"
+        )
+    return captions
 
 
 def describe_model(bundle: Bundle) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """Where models are trained, served and applied in bulk: one protocol, in the language of boto3's SageMaker client.
 
-Every platform takes the same request dictionaries,
+A platform runs the code of `training.container` and nothing else. Every platform takes the same request dictionaries,
 answers the same dictionaries and raises the same `botocore.exceptions.ClientError`s, so that what is tried on this
 machine is what is sent to AWS. What differs lies in `Platform`: where files go, which image and role a request names,
-and how often it is polite to ask. Requests are checked in `validation` before they are sent.
+and how often it is polite to ask. Requests are built in `requests`, checked in `validation`, followed in `following`.
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.errors import InvalidInput, StockPickerError
 
 Answer = dict[str, Any]
 """What boto3 would return, without `ResponseMetadata`; moments are time-zone-aware `datetime`s."""
+
+_PLATFORMS = {"local": ("stockpicker_dagster.training.platforms.local", "LocalPlatform")}
+"""Module and class of each platform, by name; the module is imported only when asked for."""
 
 
 class PlatformFailure(StockPickerError):
@@ -83,7 +87,7 @@ class Platform(Protocol):
     client: SageMakerClient
     runtime: RuntimeClient
     image: str
-    """What `TrainingImage` and `Image` name: the image that trains and serves."""
+    """What `TrainingImage` and `Image` name: the image that holds `training.container`."""
     role: str
     """What `RoleArn` and `ExecutionRoleArn` name."""
     output: str
@@ -100,13 +104,13 @@ class Platform(Protocol):
         Equal content gives an equal URI, and is not brought a second time.
         """
 
-    def fetch(self, uri: str) -> bytes:
+    def fetch(self, location: str) -> bytes:
         """The content of one file that a job wrote. Raises `PlatformFailure` if it is not there."""
 
-    def listed(self, uri: str) -> list[str]:
+    def listed(self, location: str) -> list[str]:
         """The URIs of all files under a folder that jobs wrote to, ascending; empty if there is no such folder."""
 
-    def remove(self, uri: str) -> None:
+    def remove(self, location: str) -> None:
         """Removes a file or a folder that jobs wrote, such as checkpoints that are no longer needed."""
 
     def read_log(self, job: str, position: str | None = None) -> tuple[list[str], str]:
@@ -114,3 +118,11 @@ class Platform(Protocol):
 
         A job without a log, or one that does not exist, has no lines.
         """
+
+
+def platform(name: str, **settings: Any) -> Platform:
+    """The platform of that name; `settings` are its own. An unknown name raises `InvalidInput`, listing those known."""
+    if name not in _PLATFORMS:
+        raise InvalidInput(f"platform {name!r} is unknown; known: {', '.join(sorted(_PLATFORMS))}")
+    module, attribute = _PLATFORMS[name]
+    return cast(Platform, getattr(import_module(module), attribute)(**settings))

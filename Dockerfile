@@ -1,0 +1,13 @@
+# The image that trains and serves on SageMaker: `docker run IMAGE train` and `docker run IMAGE serve`.
+# Build it from the project's folder. It holds no data, no credentials and no strategies.
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 NUMBA_CACHE_DIR=/tmp/numba
+
+WORKDIR /opt/stockpicker
+COPY pyproject.toml constraints.txt README.md ./
+COPY stockpicker_dagster stockpicker_dagster
+RUN pip install --constraint constraints.txt ".[deep,search]"
+
+# In exec form, so that SIGTERM reaches Python and not a shell; the platform appends `train` or `serve`.
+ENTRYPOINT ["python", "-m", "stockpicker_dagster.training.container"]

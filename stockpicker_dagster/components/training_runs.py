@@ -1,0 +1,85 @@
+"""How a strategy's models are trained from a Dagster step: on the platform that its form names, with live progress.
+
+What is learned, and from what, is the caller's; what the platform does is `training.platforms`.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from stockpicker_dagster.components.metadata import lines_plot
+from stockpicker_dagster.research.algorithms import Progress
+from stockpicker_dagster.strategy_form import StrategyForm
+from stockpicker_dagster.training.platforms import platform
+from stockpicker_dagster.training.platforms.following import Trained, train_on
+from stockpicker_dagster.training.platforms.requests import TrainingJob
+from stockpicker_dagster.training.tracking import configured, track
+
+_LOG_SECONDS = 2.0
+"""So often a step of a training is logged: each is an event that Dagster keeps."""
+
+
+def train_periods(
+    context: dg.AssetExecutionContext, form: StrategyForm, jobs: Mapping[str, TrainingJob]
+) -> tuple[dict[str, Trained], dict[str, Any]]:
+    """The models of all periods, trained one after the other, and metadata about the last.
+
+    A run that is cancelled stops the job that it waits for; one that was killed finds the job again.
+    """
+    place = platform(form.training.platform, **form.training.platform_settings)
+    trained: dict[str, Trained] = {}
+    curve: list[Progress] = []
+    tracked: list[str] = []
+    for period, job in sorted(jobs.items()):
+        curve = []
+        trained[period] = train_on(place, job, _Heard(context, period, curve), context.log.info)
+        if configured():
+            said = track(trained[period].bundle, curve, trained[period].used)
+            (context.log.warning if said.startswith("not tracked") else context.log.info)(
+                "model of %s: %s", period, said
+            )
+            tracked.append(said)
+    last = trained[max(trained)]
+    metadata = {
+        "platform": place.name,
+        "training_job": str(last.job["TrainingJobName"]),
+        **{name: value for name, value in last.used.items() if name in ("cpu_seconds", "wall_seconds")},
+        **({"peak_memory_mib": last.used["peak_memory_bytes"] / 2**20} if "peak_memory_bytes" in last.used else {}),
+        **({"tracking": tracked[-1]} if tracked else {}),
+        **_curves(curve),
+    }
+    return trained, metadata
+
+
+class _Heard:
+    """Passes progress on to Dagster's log, not more often than it can be read, and keeps all of it."""
+
+    def __init__(self, context: dg.AssetExecutionContext, period: str, kept: list[Progress]) -> None:
+        self.context, self.period, self.kept = context, period, kept
+        self.logged = -_LOG_SECONDS
+
+    def __call__(self, progress: Progress) -> None:
+        self.kept.append(progress)
+        if time.monotonic() - self.logged >= _LOG_SECONDS or progress.step == progress.of:
+            self.logged = time.monotonic()
+            self.context.log.info(
+                "model of %s: step %d of %d, loss %.6g, validation rank IC %.4f",
+                self.period,
+                progress.step,
+                progress.of,
+                progress.loss,
+                progress.validation_rank_ic,
+            )
+
+
+def _curves(curve: Sequence[Progress]) -> dict[str, Any]:
+    steps = [progress.step for progress in curve]
+    figures = {name: [getattr(progress, name) for progress in curve] for name in ("loss", "validation_rank_ic")}
+    pictures: dict[str, Any] = {}
+    for name, values in figures.items():
+        frame = pl.DataFrame({"step": steps, name: values}, schema={"step": pl.Int64, name: pl.Float64})
+        pictures |= lines_plot(f"{name}_by_step", frame.filter(pl.col(name).is_finite()))
+    return pictures
