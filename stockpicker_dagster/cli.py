@@ -349,6 +349,36 @@ def doctor() -> None:
         raise SystemExit(1)
 
 
+@main.command("cold-start")
+@click.option("--plan", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--own-key", is_flag=True, help="Encrypt with a KMS key of the deployment's own, and create it.")
+@click.option("--train", is_flag=True, help="Then run every strategy whose files are there, first models included.")
+@click.option("--policies", is_flag=True, help="Print the IAM policies that the account needs, and do nothing else.")
+@_plainly
+def make_deployment(plan: bool, own_key: bool, train: bool, policies: bool) -> None:
+    """Make buckets, keys, database and lists where they are lacking; nothing is ever taken away."""
+    from stockpicker_dagster.cold_start import cold_start, iam_policies
+    from stockpicker_dagster.storage.deployment import Deployment
+
+    if policies:
+        click.echo(json.dumps(iam_policies(own_key), indent=2))
+        return
+    prepare_home()
+    deployment = Deployment()
+    for outcome in cold_start(deployment, plan=plan, own_key=own_key):
+        click.echo(str(outcome))
+    if own_key and not plan:
+        _say("set STOCKPICKER_AWS_KMS_KEY to the alias above, so that every process uses the key")
+    if train and not plan:
+        from stockpicker_dagster.runs import run_strategy, span_to_run, strategies
+
+        for name, form in strategies().items():
+            if form.missing_files():
+                _say(f"{name} waits for files that are yours to bring")
+                continue
+            run_strategy(name, form, deployment, span_to_run(name, form, deployment, None, None), _say)
+
+
 @main.group()
 def data() -> None:
     """Look at prices, and decide about rows that are wrong or were rejected."""

@@ -3,13 +3,16 @@
 A finding never raises: what cannot be examined is itself a finding.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from sqlalchemy import select
 
 from stockpicker_dagster.errors import StockPickerError
-from stockpicker_dagster.home import Home
+from stockpicker_dagster.home import PROJECT_ROOT, Home
+from stockpicker_dagster.storage.aws.settings import on_aws
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Lake, describe_days
 from stockpicker_dagster.storage.opening import open_lake
@@ -34,8 +37,41 @@ def findings(place: Home) -> Iterator[Finding]:
     yield Finding(
         "state folder", mode == 0o700, f"{place.root}, mode {mode:o}" + ("" if mode == 0o700 else "; chmod 700 it")
     )
+    yield _versions()
+    if not (yield from _account()):
+        return
     yield from _strategies(open_lake())
     yield from _database()
+
+
+def _versions() -> Finding:
+    """Whether what is installed is what was tested together."""
+    pinned = PROJECT_ROOT / "constraints.txt"
+    if not pinned.is_file():
+        return Finding("versions", True, "this installation has no constraints.txt to compare with")
+    wrong = []
+    for name in ("dagster", "dagster-webserver", "polars", "boto3", "SQLAlchemy"):
+        [wanted] = re.findall(rf"(?im)^{name}==(\S+)", pinned.read_text())
+        if (found := version(name)) != wanted:
+            wrong.append(f"{name} {found} instead of {wanted}")
+    return Finding("versions", not wrong, f"{', '.join(wrong)}; make install" if wrong else "those of constraints.txt")
+
+
+def _account() -> Generator[Finding, None, bool]:
+    """What is asked of AWS, where that is the deployment; False where nothing further can be looked at."""
+    try:
+        if not on_aws():
+            return True
+    except StockPickerError as error:
+        yield Finding("deployment", False, str(error))
+        return False
+    from stockpicker_dagster.aws_health import account_lines
+
+    reachable = True
+    for what, healthy, sentence in account_lines():
+        yield Finding(what, healthy, sentence)
+        reachable = reachable and (healthy or what not in ("AWS credentials", "bucket", "rights on the lake"))
+    return reachable
 
 
 def _strategies(lake: Lake) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.errors import StockPickerError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_DAGSTER_DATABASE = "STOCKPICKER_DAGSTER_DATABASE_URL"
 
 
 class UnusableHome(StockPickerError):
@@ -90,7 +91,13 @@ def keep_compiled_kernels(place: Home) -> None:
 
 
 def _copy_instance_settings(place: Home) -> None:
-    settings = PROJECT_ROOT / "dagster.yaml"
+    on_postgres = os.environ.get(_DAGSTER_DATABASE)
+    if on_postgres:
+        # SQLAlchemy 2.1 would take psycopg for the plain form, and Dagster's NOTIFY works with psycopg2 alone.
+        scheme, _, rest = on_postgres.partition("://")
+        if scheme in ("postgresql", "postgres"):
+            os.environ[_DAGSTER_DATABASE] = f"postgresql+psycopg2://{rest}"
+    settings = PROJECT_ROOT / ("dagster.postgres.yaml" if on_postgres else "dagster.yaml")
     copy = place.dagster / "dagster.yaml"
     if settings.is_file() and (not copy.is_file() or copy.read_bytes() != settings.read_bytes()):
         shutil.copyfile(settings, copy)

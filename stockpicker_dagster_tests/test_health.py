@@ -78,7 +78,7 @@ def test_everything_sound_is_healthy_and_looked_at_in_the_order_of_repair(place:
     store(["A", "B"], DAYS)
     accounts.ensure_paper_account(Deployment().database, "paper", NOW)
     whole = list(findings(place))
-    assert [each.what for each in whole] == ["state folder", "mine", "database", "account paper"]
+    assert [each.what for each in whole] == ["state folder", "versions", "mine", "database", "account paper"]
     assert all(each.healthy for each in whole)
     assert found(place, "mine").sentence == "prices stored for 9 days (2023-01-03 to 2023-01-13)"
 
@@ -196,7 +196,7 @@ def test_the_doctor_exits_with_1_for_a_single_problem_and_0_without(place: Home)
     write_strategy("mine")
     broken = CliRunner().invoke(main, ["doctor"])
     assert broken.exit_code == 1
-    assert [line[:5] for line in broken.stdout.splitlines()] == ["ok   ", "FAIL ", "ok   "]
+    assert [line[:5] for line in broken.stdout.splitlines()] == ["ok   ", "ok   ", "FAIL ", "ok   "]
     write_prices(place)
     sound = CliRunner().invoke(main, ["doctor"])
     assert sound.exit_code == 0

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Dialect, Engine, String, TypeDecorator, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -19,6 +20,9 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from stockpicker_dagster.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 BUSY_TIMEOUT_S = 30
 """How long a writer waits for another before SQLite answers "database is locked"."""
@@ -90,6 +94,40 @@ def open_database(url: str) -> Engine:
     )
 
 
+def database_exists(url: str) -> bool:
+    """Whether there is such a database; nothing is created."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return bool(parsed.database) and Path(str(parsed.database)).is_file()
+    with _maintenance(url) as connection:
+        found = connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": parsed.database})
+        return found.first() is not None
+
+
+def create_database(url: str) -> None:
+    """Creates an empty database on a PostgreSQL server, or the file of SQLite."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        open_database(url).dispose()
+        return
+    with _maintenance(url) as connection:
+        name = connection.dialect.identifier_preparer.quote(str(parsed.database))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+
+
+@contextmanager
+def _maintenance(url: str) -> Iterator[Connection]:
+    """A connection to the server's own database, where databases are created outside of transactions."""
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg", database="postgres"), isolation_level="AUTOCOMMIT"
+    )
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One write transaction: committed at the end of the block, rolled back if it raises.
@@ -107,22 +145,34 @@ def migrate(engine: Engine) -> None:
     Concurrent callers queue: the first migrates in one transaction, the others then find nothing to do.
     """
     from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
 
-    config = Config()
-    # ConfigParser reads a lone % as the start of an interpolation.
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    newest = set(ScriptDirectory.from_config(config).get_heads())
-    with engine.connect() as connection:
-        if set(MigrationContext.configure(connection).get_current_heads()) == newest:
-            return
+    if is_migrated(engine):
+        return
+    config = _alembic_config()
     with transaction(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def is_migrated(engine: Engine) -> bool:
+    """Whether the schema is the newest one."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    newest = set(ScriptDirectory.from_config(_alembic_config()).get_heads())
+    with engine.connect() as connection:
+        return set(MigrationContext.configure(connection).get_current_heads()) == newest
+
+
+def _alembic_config() -> "Config":
+    from alembic.config import Config
+
+    config = Config()
+    # ConfigParser reads a lone % as the start of an interpolation.
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from stockpicker_dagster.home import home
 from stockpicker_dagster.storage.database import migrate, open_database
 from stockpicker_dagster.storage.lake import Lake
-from stockpicker_dagster.storage.opening import open_lake
+from stockpicker_dagster.storage.opening import database_url, open_lake
 
 
 class Deployment(dg.ConfigurableResource):
@@ -28,7 +28,13 @@ class Deployment(dg.ConfigurableResource):
         """The ledger's database, migrated to the current schema."""
         # Dagster's own commands come here without `stockpicker`, which makes the folder.
         home().root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _database(home().database_url)
+        return _database(database_url())
+
+    @property
+    def unmigrated_database(self) -> Engine:
+        """The same database as it is, whatever its schema: for looking at it before it is migrated."""
+        home().root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open_database(database_url())
 
     def now(self) -> datetime:
         """The current moment, in UTC."""

@@ -27,6 +27,7 @@ ROOMS = (
     # The command and its files run what the front door loads, so they stand above it.
     "cli",
     "health",
+    "aws_health",
     "summaries",
     "exports",
     "price_desk",
@@ -35,6 +36,7 @@ ROOMS = (
     "definitions",
     "console",
     "defs",
+    "cold_start",
     "components",
     "tear_sheet",
     "evaluation",

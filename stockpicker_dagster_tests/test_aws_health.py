@@ -1,0 +1,78 @@
+"""What the doctor sees in an account: each thing that is wrong is a line with what to do, and nothing raises."""
+
+from pathlib import Path
+
+import pytest
+
+from stockpicker_dagster.aws_health import account_lines
+from stockpicker_dagster.cold_start import cold_start
+from stockpicker_dagster.health import findings
+from stockpicker_dagster.home import prepare_home
+from stockpicker_dagster.storage.aws.clients import client
+from stockpicker_dagster.storage.aws.settings import aws_settings
+from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster_tests.aws.buckets import objects
+from stockpicker_dagster_tests.aws.faulty_proxy import Fault, FaultyProxy
+
+
+@pytest.fixture
+def account(aws: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FaultyProxy:
+    monkeypatch.setenv("STOCKPICKER_DEPLOYMENT", "aws")
+    monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "home"))
+    return aws
+
+
+def unwell() -> dict[str, str]:
+    return {what: sentence for what, healthy, sentence in account_lines() if not healthy}
+
+
+def test_an_account_after_cold_start_is_well_and_left_as_it_was(account: FaultyProxy) -> None:
+    list(cold_start(Deployment()))
+    before = objects(client("s3"), aws_settings().company_data_hub, hidden=True)
+    assert unwell() == {}
+    assert {"AWS credentials", "clock", "buckets", "rights on the lake"} <= {what for what, _, _ in account_lines()}
+    assert objects(client("s3"), aws_settings().company_data_hub, hidden=True) == before
+
+
+def test_an_empty_account_is_told_to_make_buckets(account: FaultyProxy) -> None:
+    found = unwell()
+    assert set(found) == {"bucket"}
+    assert found["bucket"].endswith("exists; stockpicker cold-start")
+
+
+@pytest.mark.parametrize(
+    ("fault", "what", "said"),
+    [
+        (Fault("POST / *$", "answer", 99, 403, "ExpiredToken"), "AWS credentials", "sign in again"),
+        (Fault("PUT .*doctor", "answer", 99, 403, "AccessDenied"), "rights on the lake", "attach the policies"),
+        (Fault("ListTrainingJobs", "answer", 99, 400, "AccessDeniedException"), "rights on SageMaker", "attach"),
+    ],
+)
+def test_what_is_refused_is_a_line_with_the_way_out(account: FaultyProxy, fault: Fault, what: str, said: str) -> None:
+    list(cold_start(Deployment()))
+    account.fail(fault)
+    found = unwell()
+    assert set(found) == {what}
+    assert said in found[what]
+
+
+def test_a_setting_that_was_taken_back_is_named(account: FaultyProxy) -> None:
+    list(cold_start(Deployment()))
+    name = aws_settings().data_for_training
+    client("s3").put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+    assert unwell() == {"bucket": f"it is not so that {name}: versions are kept; stockpicker cold-start"}
+
+
+def test_credentials_of_another_account_are_named(account: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCKPICKER_AWS_ACCOUNT", "999999999999")
+    assert "not to the account 999999999999" in unwell()["AWS credentials"]
+
+
+def test_the_doctor_shows_the_account_first_and_stops_where_nothing_can_be_reached(account: FaultyProxy) -> None:
+    found = [(each.what, each.healthy) for each in findings(prepare_home(announce=False))]
+    assert ("bucket", False) in found
+    assert "database" not in dict(found)
+    list(cold_start(Deployment()))
+    found = [(each.what, each.healthy) for each in findings(prepare_home(announce=False))]
+    assert ("database", True) in found
+    assert dict(found)["versions"]
