@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from stockpicker_dagster.commands.accounts import account
+from stockpicker_dagster.commands.people import user
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import prepare_home
 
@@ -55,6 +57,10 @@ def _say(line: str) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """StockPicker: from prices to an approved, executed rebalance."""
+
+
+main.add_command(account)
+main.add_command(user)
 
 
 @main.command()

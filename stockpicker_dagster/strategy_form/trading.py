@@ -25,6 +25,13 @@ class LimitsForm(Form):
     buying_power: float | None = Field(
         None, gt=0, le=10, description="Largest gross value with a reserve on new shorts, as a multiple of equity."
     )
+    volume_share: float | None = Field(
+        None, gt=0, le=1, description="Largest opening, as a fraction of the name's mean daily volume."
+    )
+    daily_loss: float | None = Field(
+        None, gt=0, le=1, description="Loss within a session after which nothing more is opened, as a fraction."
+    )
+    orders_per_minute: int | None = Field(None, ge=1, description="Most orders sent within a minute.")
     restricted: tuple[str, ...] | None = Field(None, description="Symbols in which nothing may be opened.")
 
 

@@ -56,7 +56,9 @@ class Costs:
 class Account:
     """One trading account. `cash` is the ledger's, in currency; `strategy` None until one is bound to it.
 
-    `booked_through` is the session up to which corporate actions are booked, None before the first.
+    `booked_through` is the session up to which corporate actions are booked, None before the first. `broker_account` is
+    the broker's own number of it; `live_enabled` says that an administrator has switched live trading on;
+    `allowed_strategies` None lets any strategy trade in it, one at a time.
     """
 
     id: str
@@ -72,6 +74,9 @@ class Account:
     cash: Decimal
     booked_through: date | None
     created_at: datetime
+    broker_account: str | None = None
+    live_enabled: bool = False
+    allowed_strategies: tuple[str, ...] | None = None
 
 
 def ensure_paper_account(
@@ -87,10 +92,7 @@ def ensure_paper_account(
 
     Raises `InvalidInput` for an id or an amount of cash that cannot be.
     """
-    if not _ID.fullmatch(account_id):
-        raise InvalidInput(
-            f"{account_id!r} is no account id; allowed: a lower-case letter, then up to 40 of a-z 0-9 _ -"
-        )
+    check_account_id(account_id)
     money = Decimal(cash)
     if not money.is_finite() or money <= 0:
         raise InvalidInput(f"a paper account starts with a positive amount of cash, not {cash}")
@@ -110,6 +112,14 @@ def ensure_paper_account(
                 costs or Costs(),
             )
         return read_account(connection, account_id)
+
+
+def check_account_id(account_id: str) -> None:
+    """Raises `InvalidInput` for what cannot be an account's id."""
+    if not _ID.fullmatch(account_id):
+        raise InvalidInput(
+            f"{account_id!r} is no account id; allowed: a lower-case letter, then up to 40 of a-z 0-9 _ -"
+        )
 
 
 def read_account(connection: Connection, account_id: str) -> Account:
@@ -132,15 +142,25 @@ def read_account(connection: Connection, account_id: str) -> Account:
         cash=row.cash,
         booked_through=row.booked_through,
         created_at=row.created_at,
+        broker_account=row.broker_account,
+        live_enabled=row.live_enabled,
+        allowed_strategies=None if row.allowed_strategies is None else tuple(json.loads(row.allowed_strategies)),
     )
 
 
 def bind_strategy(connection: Connection, account_id: str, strategy: str) -> None:
     """Makes `strategy` the one that trades in the account; the caller holds the account's lock.
 
-    Raises `AccountBoundElsewhere` while another strategy's positions are open.
+    Raises `AccountBoundElsewhere` while another strategy's positions are open, or where it is not allowed there.
     """
-    bound = read_account(connection, account_id).strategy
+    account = read_account(connection, account_id)
+    bound = account.strategy
+    if account.allowed_strategies is not None and strategy not in account.allowed_strategies:
+        allowed = ", ".join(account.allowed_strategies) or "none"
+        raise AccountBoundElsewhere(
+            f"account {account_id!r} is not for strategy {strategy!r}; allowed there: {allowed}; an administrator "
+            "changes that with `stockpicker account set`"
+        )
     if bound == strategy:
         return
     held = ledger.held_quantities(connection, account_id)
@@ -253,4 +273,4 @@ def _create_paper_account(
 
 
 def _decimals(stored: Mapping[str, object]) -> dict[str, Decimal]:
-    return {name: Decimal(str(value)) for name, value in stored.items()}
+    return {name: Decimal(str(value)) for name, value in stored.items() if value is not None}

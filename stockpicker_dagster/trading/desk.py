@@ -21,7 +21,7 @@ from stockpicker_dagster.trading.brokers.paper import PaperBroker
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
 from stockpicker_dagster.trading.execution import Clock, ExecutionReport, NotApproved, execute
 from stockpicker_dagster.trading.proposal import ProposalDocument, ProposalRefused, build, register, state_of
-from stockpicker_dagster.trading.rebalance import Plan, UnpricedHolding, plan_orders
+from stockpicker_dagster.trading.rebalance import Bounds, Plan, UnpricedHolding, plan_orders
 from stockpicker_dagster.trading.reconciliation import Reconciliation, reconcile
 
 if TYPE_CHECKING:  # the price sources bring a data frame library, which trading has no use for
@@ -256,7 +256,8 @@ def _plan(
     equity = state.equity(prices)
     if equity <= 0:
         raise _NoProposal(f"the equity of account {account.id!r} is {equity:.2f}; nothing can be sized on it")
-    plan = plan_orders(targets, prices, held, equity, account.policy)
+    bounds = Bounds(limits.position, limits.gross, limits.order_notional)
+    plan = plan_orders(targets, prices, held, equity, account.policy, bounds=bounds)
     if not plan.orders:
         raise _NoProposal(f"nothing to trade: account {account.id!r} holds what {session} asks for")
     age = (venue.trade_session(session) - session).days

@@ -1,25 +1,29 @@
 """Executing an approved proposal: once, exactly, from its stored bytes, resumable after a crash at any instant.
 
-A claim in the ledger makes it once. Every order's intent is committed before the broker hears of it, under an id that
-follows from the proposal, so that whoever resumes asks the broker by that id instead of sending again. Reductions end
-before openings begin. The approval is read from the database; neither the lake nor Dagster is asked for anything.
+A claim in the ledger makes it once, a lock with a fencing number makes it one process. Every order's intent is
+committed before the broker hears of it, under an id that follows from the proposal, so that whoever resumes asks the
+broker by that id instead of sending again. Reductions end before openings begin, and one slice of openings before the
+next. The approval is read from the database; neither the lake nor Dagster is asked for anything.
+
+One call is one pass over the orders: it learns what has become of them, sends what may be sent, and says where things
+stand. All that it knows is in the ledger, so that any process can make the next pass.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.storage.database import transaction
-from stockpicker_dagster.trading import ledger, risk
+from stockpicker_dagster.trading import intents, ledger, locks, risk
 from stockpicker_dagster.trading.accounts import Halted, halt_in_force, read_account
-from stockpicker_dagster.trading.approval import approvals_given, approvals_needed
+from stockpicker_dagster.trading.approval import approvals_needed, approvers
 from stockpicker_dagster.trading.brokers import (
-    TERMINAL,
     Absent,
     AuctionBroker,
     Broker,
@@ -28,7 +32,9 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Unknown,
 )
-from stockpicker_dagster.trading.canonical import canonical_bytes, digest
+from stockpicker_dagster.trading.clocks import Clocks, latest_time
+from stockpicker_dagster.trading.intents import UNKNOWN, Attempt, Key, key_of
+from stockpicker_dagster.trading.locks import Lock
 from stockpicker_dagster.trading.proposal import (
     ProposedOrder,
     StoredProposal,
@@ -38,20 +44,25 @@ from stockpicker_dagster.trading.proposal import (
     read_proposal,
     state_of,
 )
-from stockpicker_dagster.trading.rebalance import PHASES, Phase
+from stockpicker_dagster.trading.rebalance import PHASES
 from stockpicker_dagster.trading.reconciliation import import_fills, reconcile
+from stockpicker_dagster.trading.signatures import TrustedKeys
 
 if TYPE_CHECKING:  # the price sources bring a data frame library, which execution has no use for
     from stockpicker_dagster.market.sources import Venue
 
 ZERO = Decimal(0)
+PATIENCE = timedelta(minutes=10)
+"""How long a slice of limit orders may wait for fills before the rest of it is cancelled and the next one goes."""
+
+CHECK_AGAIN_S = 30.0
+"""How long one check of the limits on fresh figures is good for while the orders of a phase go out."""
+
+MINUTE = timedelta(minutes=1)
 
 Clock = Callable[[], datetime]
 Checkpoint = Callable[[str], None]
 """Called with the name of each step as it is reached; a test makes it raise, which is a crash at that step."""
-
-UNKNOWN = "unknown"
-"""The status of an order that was committed to and of which the broker has not said anything yet."""
 
 CHECKPOINTS = (
     "claimed",
@@ -64,13 +75,16 @@ CHECKPOINTS = (
     "before_end",
 )
 
+Stage = tuple[str, int]
+"""What goes together: a phase, and in it a slice."""
+
 
 class NotApproved(StockPickerError):
     """The proposal is not approved in the database, or not any more."""
 
 
 class WrongBroker(StockPickerError):
-    """The broker at hand is not the one that the proposal was made for."""
+    """The broker at hand is not the one that the proposal was made for, or live trading is switched off."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +118,6 @@ def no_checkpoint(_step: str) -> None:
     """The checkpoint of everyday use: nothing happens."""
 
 
-def intent_id(account: str, proposal_digest: str, symbol: str, phase: str, slice_: int, attempt: int) -> str:
-    """The id of an order's intent, which is its client id at the broker: the same order always has the same."""
-    return "sp-" + digest(canonical_bytes([account, proposal_digest, symbol, phase, slice_, attempt]))[:40]
-
-
 def execute(
     engine: Engine,
     reference: str,
@@ -116,65 +125,110 @@ def execute(
     venue: "Venue",
     now: datetime | Clock,
     checkpoint: Checkpoint = no_checkpoint,
+    *,
+    trusted: TrustedKeys | None = None,
+    lock: Lock | None = None,
 ) -> ExecutionReport:
     """Executes, resumes or settles the proposal whose digest starts with `reference`; an ended one is only reported.
 
-    `now` is the time, or a clock that is read before every order. Raises `UnknownProposal`, `DigestMismatch`,
-    `WrongBroker`, `NotApproved` or `Halted`; then nothing was sent by this call.
+    `now` is the time, or a clock that is read before every order. `trusted` are the keys whose signatures are believed;
+    a live proposal executes nothing without. `lock` is the account's, where the caller holds it already. Raises
+    `UnknownProposal`, `DigestMismatch`, `WrongBroker`, `NotApproved`, `NotSigned`, `Halted` or `LockHeld`; then nothing
+    was sent by this call. `Fenced`, `ClockSkew` and `BrokerUnavailable` stop it in the middle, and it can be resumed.
     """
     clock: Clock = now if callable(now) else lambda: now
     found = load(engine, reference)
     _refuse_other_broker(engine, found, broker)
     if found.state in ("executed", "aborted"):
         return _report_ended(engine, found)
-    if found.state != "executing":
-        _claim(engine, found.id, clock())
-        checkpoint("claimed")
-    return _Execution(engine, found, broker, venue, clock, checkpoint).run()
+    real = not found.document.venue_simulated and _real(broker)
+    clocks = Clocks(clock, engine, broker, found.document.mode, real)
+    own = lock or locks.take(engine, found.document.account)
+    try:
+        if found.state != "executing":
+            _refuse_other_number(found, broker)
+            _claim(engine, found.id, clocks.now(), own, trusted)
+            checkpoint("claimed")
+        return _Execution(engine, found, broker, venue, clocks, checkpoint, own).run()
+    finally:
+        if lock is None:
+            locks.release(engine, own)
+
+
+def _real(broker: Broker) -> bool:
+    """Whether the broker lives in real time: one that is its own market follows whatever clock it is given."""
+    return not isinstance(broker, AuctionBroker) and not broker.capabilities.manual
 
 
 def _refuse_other_broker(engine: Engine, found: StoredProposal, broker: Broker) -> None:
     document = found.document
     with engine.connect() as connection:
         account = read_account(connection, document.account)
-    at_hand = (broker.name, broker.account_id, account.mode, account.base_url)
-    if at_hand != (document.broker, document.account, document.mode, document.base_url):
+    at_hand = (broker.name, broker.account_id, account.mode, account.base_url, account.broker_account)
+    proposed = (document.broker, document.account, document.mode, document.base_url, document.broker_account)
+    if at_hand != proposed or broker.base_url != document.base_url:
         raise WrongBroker(
             f"proposal {found.id} is for {document.broker} account {document.account!r} ({document.mode}, "
-            f"{document.base_url}), not for {', '.join(at_hand)}; propose again on the account as it is now"
+            f"{document.base_url}), not for {', '.join(str(part) for part in at_hand)}; propose again on the account "
+            "as it is now"
         )
+    if document.mode == "live" and not account.live_enabled:
+        raise WrongBroker(f"live trading is switched off for account {document.account!r}; nothing is sent")
 
 
-def _claim(engine: Engine, identity: str, now: datetime) -> None:
-    """Takes the one execution that the proposal allows; raises `NotApproved` or `Halted`."""
+def _refuse_other_number(found: StoredProposal, broker: Broker) -> None:
+    """Asks the broker whose account it is, before anything is claimed for it."""
+    wanted = found.document.broker_account
+    if wanted is None:
+        return
+    status = broker.account()
+    if status.number != wanted:
+        raise WrongBroker(
+            f"proposal {found.id} is for the broker's account {wanted}, but the credentials at hand are for "
+            f"{status.number}; nothing is sent"
+        )
+    if status.blocked:
+        raise WrongBroker(f"the broker takes no orders for account {wanted}: {status.blocked}")
+
+
+def _claim(engine: Engine, identity: str, now: datetime, lock: Lock, trusted: TrustedKeys | None) -> None:
+    """Takes the one execution that the proposal allows; raises `NotApproved`, `NotSigned` or `Halted`."""
     too_late = False
     with transaction(engine) as connection:
         found = read_proposal(connection, identity)
         ledger.lock_account(connection, found.document.account)
+        locks.check(connection, lock)
         state = state_of(connection, identity)
         if state == "executing":
             return
         if state != "approved":
             by = denier_of(connection, identity)
             raise NotApproved(f"proposal {identity} is {state}{f' by {by}' if by else ''}, so nothing is executed")
-        given, needed = approvals_given(connection, identity), approvals_needed(connection, found)
+        if found.document.mode == "live" and not trusted:
+            raise NotApproved(
+                f"proposal {identity} is live, and no key is trusted here to have signed its approval; nothing is "
+                "executed"
+            )
+        given, needed = len(approvers(connection, found, trusted)), approvals_needed(connection, found)
         if given < needed:
             raise NotApproved(
                 f"proposal {identity} has {given} of the {needed} approvals it needs; nothing is executed"
             )
-        too_late = now >= found.document.expires_at
+        too_late = latest_time(connection, found.document.mode, now) >= found.document.decidable_until
         if too_late:
             lapse(connection, identity, now)
         else:
-            _refuse_if_halted(engine, found.document.account)
+            if found.document.kind != "flatten":
+                _refuse_if_halted(engine, found.document.account)
             connection.execute(
                 insert(ledger.executions).values(
                     digest=found.digest, proposal=identity, status="claimed", detail="", claimed_at=now
                 )
             )
+            _mark_equity(connection, found, now)
     if too_late:
         raise NotApproved(
-            f"proposal {identity} was approved but expired at {found.document.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
+            f"proposal {identity} was approved but expired at {found.document.decidable_until:%Y-%m-%d %H:%M:%S} UTC; "
             "run the strategy again for a new one"
         )
 
@@ -185,8 +239,20 @@ def _refuse_if_halted(engine: Engine, account: str) -> None:
         raise Halted(f"account {account!r} is {reason}; `stockpicker resume` lifts it")
 
 
+def _mark_equity(connection: Connection, found: StoredProposal, now: datetime) -> None:
+    """Keeps what the account was worth when the first proposal for a session was claimed."""
+    document, table = found.document, ledger.equity_marks
+    here = (table.c.account == document.account) & (table.c.session == document.trade_session)
+    if connection.execute(select(table.c.equity).where(here)).one_or_none() is None:
+        connection.execute(
+            insert(table).values(
+                account=document.account, session=document.trade_session, equity=document.equity, marked_at=now
+            )
+        )
+
+
 class _Execution:
-    """One claimed proposal on its way; all it knows is in the ledger, so that any process can take over."""
+    """One pass over one claimed proposal."""
 
     def __init__(
         self,
@@ -194,287 +260,474 @@ class _Execution:
         found: StoredProposal,
         broker: Broker,
         venue: "Venue",
-        clock: Clock,
+        clocks: Clocks,
         checkpoint: Checkpoint,
+        lock: Lock,
     ) -> None:
         self._engine = engine
         self._found = found
         self._document = found.document
         self._broker = broker
         self._venue = venue
-        self._clock = clock
+        self._clocks = clocks
         self._checkpoint = checkpoint
-        self._notes: dict[str, str] = {}
-        """Why an order was not sent, by its intent's id."""
+        self._lock = lock
+        self._notes: dict[Key, str] = {}
+        """Why an order was not sent."""
         self._absent: set[str] = set()
-        """Which orders the broker said it does not know, by their intent's id."""
+        """Which attempts the broker said it does not know."""
         self._stopped: list[str] = []
-        """Why a whole phase was not sent."""
+        """Why nothing more is sent, in this pass or any other."""
+        self._waits: list[str] = []
+        """Why the rest is not sent yet."""
+        self._pending: list[BrokerOrder] = []
+        """What the broker said and is not entered yet: it goes with the next intent, in one transaction."""
 
     def run(self) -> ExecutionReport:
-        self._ask_broker()
-        if halted := halt_in_force(self._engine, self._document.account):
+        self._learn()
+        if halted := self._halt():
             return self._halted(halted)
-        if not self._statuses() and (refusal := self._drift()):
-            return self._end("aborted", f"{refusal}; propose again")
-        for phase in PHASES:
-            if halted := self._send(phase):
+        if refusal := self._drift():
+            if not self._attempts():
+                return self._end("aborted", f"{refusal}; propose again")
+            self._stop(f"nothing more is sent: {refusal}")
+        for stage in self._stages():
+            if self._stopped:
+                break
+            if halted := self._send(stage):
                 return self._halted(halted)
             self._settle()
-            if self._stopped or (self._waiting() and not self._broker.capabilities.holds_openings):
+            self._lose_patience(stage)
+            if self._waits or (self._under_way(stage) and not self._broker.capabilities.holds_openings):
                 break
         return self._conclude()
 
+    def _stages(self) -> list[Stage]:
+        found = {(order.phase, order.slice) for order in self._document.orders}
+        return sorted(found, key=lambda stage: (PHASES.index(stage[0]), stage[1]))
+
     def _conclude(self) -> ExecutionReport:
-        books = reconcile(self._engine, self._broker, self._clock())
+        books = reconcile(self._engine, self._broker, self._clocks.now())
         if not books.agrees:
             return self._halted(f"halted by reconciliation: {'; '.join(books.differences)}")
-        statuses = self._statuses()
-        if not statuses:
+        tried = self._attempts()
+        if not tried and self._waits:
+            return self._report("working", "; ".join(self._waits))
+        if not tried:
             return self._end("aborted", "; ".join(self._stopped) or "every order was left out")
-        if waiting := len(self._waiting()):
-            message = f"{waiting} orders wait for the open of {self._document.trade_session}; execute again later"
-            return ExecutionReport(self._found.id, "working", message, self._orders())
-        if unknown := list(statuses.values()).count(UNKNOWN):
-            if not self._never_sent(statuses):
-                message = (
-                    f"the broker does not know {unknown} orders that may have been sent; look there, then execute again"
-                )
-                return ExecutionReport(self._found.id, "working", message, self._orders())
-            self._close_never_sent(statuses)
+        working = sum(attempt.status == "working" for attempt in tried.values())
+        unknown = [attempt for attempt in tried.values() if attempt.status == UNKNOWN]
+        if working:
+            return self._report("working", self._describe_wait(working))
+        if unknown and not all(self._never_arrives(attempt) for attempt in unknown):
+            message = (
+                f"the broker does not know {len(unknown)} orders that may have been sent; look there, then execute "
+                "again"
+            )
+            return self._report("working", message)
+        if self._waits:
+            return self._report("working", "; ".join(self._waits))
+        self._record(
+            [
+                BrokerOrder(a.id, "", "cancelled", ZERO, self._notes.get(a.key, "it never reached the broker"))
+                for a in unknown
+            ]
+        )
         return self._end("finished", "; ".join(self._stopped))
 
-    def _never_sent(self, statuses: Mapping[str, str]) -> bool:
-        """Whether the broker, asked, has none of the unknown orders and none can still arrive there."""
-        able = self._broker.capabilities
-        table = ledger.order_intents
-        wanted = select(table.c.id, table.c.created_at).where(table.c.proposal == self._found.id)
-        with self._engine.connect() as connection:
-            created = {row.id: row.created_at for row in connection.execute(wanted)}
-        now = self._clock()
-        return all(
-            intent in self._absent and able.client_id_window is None and able.absence_is_final(created[intent], now)
-            for intent, status in statuses.items()
-            if status == UNKNOWN
-        )
-
-    def _close_never_sent(self, statuses: Mapping[str, str]) -> None:
-        for intent, status in statuses.items():
-            if status == UNKNOWN:
-                reason = self._notes.get(intent, "it never reached the broker")
-                self._record(BrokerOrder(intent, "", "cancelled", ZERO, reason))
+    def _describe_wait(self, working: int) -> str:
+        if isinstance(self._broker, AuctionBroker):
+            return f"{working} orders wait for the open of {self._document.trade_session}; execute again later"
+        return f"{working} orders are working at the broker; execute again later"
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
-    def _send(self, phase: Phase) -> str | None:
-        """Sends what may be sent of a phase; returns why trading is halted, if it is."""
-        resendable = (None, UNKNOWN) if self._broker.capabilities.client_id_window is None else (None,)
-        statuses = self._statuses()
-        unsent = [
-            order
-            for order in self._document.orders
-            if order.phase == phase and statuses.get(self._intent(order)) in resendable
-        ]
-        allowed = self._allowed(phase, unsent) if unsent else []
-        for order in allowed:
-            if halted := halt_in_force(self._engine, self._document.account):
-                return halted
-            if self._clock() >= self._document.expires_at:
-                self._stop(unsent, f"{phase} were not sent: the proposal expired at {self._document.expires_at} UTC")
-                break
-            self._send_one(order)
+    def _send(self, stage: Stage) -> str | None:
+        """Sends what may be sent of a stage; returns why trading is halted, if it is."""
+        waiting = self._sendable(stage)
+        if not waiting:
+            return None
+        if reason := self._not_yet(waiting):
+            self._waits.append(reason)
+            return None
+        checked_at = -CHECK_AGAIN_S
+        allowed: dict[Key, Decimal] = {}
+        try:
+            for order, before in waiting:
+                if halted := self._halt():
+                    return halted
+                if time.monotonic() - checked_at >= CHECK_AGAIN_S:
+                    self._flush()
+                    allowed, checked_at = self._allowed(stage, waiting), time.monotonic()
+                if key_of(order) not in allowed:
+                    continue
+                if self._too_late(order) or self._too_many():
+                    break
+                self._send_one(order, before, allowed[key_of(order)])
+        finally:
+            self._flush()
         return None
 
-    def _send_one(self, order: ProposedOrder) -> None:
-        intent = self._intent(order)
+    def _sendable(self, stage: Stage) -> list[tuple[ProposedOrder, Attempt | None]]:
+        """The orders of a stage of which something may be sent, each with the attempt that is there already."""
+        tried = self._attempts()
+        found: list[tuple[ProposedOrder, Attempt | None]] = []
+        for order in self._document.orders:
+            before = tried.get(key_of(order))
+            if (order.phase, order.slice) != stage:
+                continue
+            lost = before is not None and before.status == UNKNOWN and before.id in self._absent
+            if before is None or before.may_be_tried_again or (lost and self._may_send_again(before)):
+                found.append((order, before))
+        return found
+
+    def _may_send_again(self, attempt: Attempt) -> bool:
+        able, now = self._broker.capabilities, self._clocks.now()
+        return able.absence_is_final(attempt.sent_at, now) and able.may_send_again(attempt.sent_at, now)
+
+    def _not_yet(self, waiting: Sequence[tuple[ProposedOrder, Attempt | None]]) -> str | None:
+        """Day orders wait for the market to be open, so that their limit and their time are about this session."""
+        if not any(order.time_in_force == "day" for order, _ in waiting) or isinstance(self._broker, AuctionBroker):
+            return None
+        if self._broker.clock().is_open is False:
+            return f"{len(waiting)} orders wait for the market to open"
+        return None
+
+    def _too_late(self, order: ProposedOrder) -> bool:
+        end = self._document.expires_at if order.time_in_force == "day" else self._document.decidable_until
+        if self._clocks.now() < end:
+            return False
+        self._stop(f"{order.phase} were not sent: the proposal expired at {end:%Y-%m-%d %H:%M:%S} UTC", order)
+        return True
+
+    def _too_many(self) -> bool:
+        """Whether the account has sent as much within a minute as its limit allows; the rest goes with a later pass."""
+        sent = intents.sent_since(self._engine, self._document.account, self._clocks.now() - MINUTE)
+        breach = risk.check_burst(sent, self._limits())
+        if breach is not None:
+            self._waits.append(breach.message)
+        return breach is not None
+
+    def _send_one(self, order: ProposedOrder, before: Attempt | None, quantity: Decimal) -> None:
         self._checkpoint("before_intent")
-        self._commit_intent(order, intent)
+        intent, quantity = self._commit_intent(order, before, quantity)
         self._checkpoint("after_intent")
         request = OrderRequest(
             client_order_id=intent,
             symbol=order.symbol,
             side=order.side,
-            quantity=order.quantity,
+            quantity=quantity,
             phase=order.phase,
             order_type=order.order_type,
             time_in_force=order.time_in_force,
             collar_low=order.collar_low,
             collar_high=order.collar_high,
             trade_session=self._document.trade_session,
-            submitted_at=self._clock(),
+            submitted_at=self._clocks.now(),
+            limit_price=order.limit_price,
         )
         answer = self._broker.submit(request)
         self._checkpoint("after_submit")
         if isinstance(answer, Unknown):
-            self._note([order], answer.reason)
+            self._notes[key_of(order)] = answer.reason
         elif isinstance(answer, Rejected):
-            self._record(BrokerOrder(intent, "", "rejected", ZERO, answer.reason))
+            self._pending.append(BrokerOrder(intent, "", "rejected", ZERO, answer.reason))
         else:
-            self._record(answer)
+            self._pending.append(replace(answer, client_order_id=intent))
         self._checkpoint("after_record")
 
-    def _commit_intent(self, order: ProposedOrder, intent: str) -> None:
+    def _commit_intent(self, order: ProposedOrder, before: Attempt | None, quantity: Decimal) -> tuple[str, Decimal]:
+        """Commits to the next attempt, or to sending an unknown one again; says under which id and for how much."""
         with transaction(self._engine) as connection:
-            ledger.lock_account(connection, self._document.account)
+            self._own(connection)
+            now = self._clocks.now()
+            intents.record(connection, self._pending, now)
+            self._pending.clear()
             if state_of(connection, self._found.id) != "executing":
                 raise NotApproved(f"the execution of proposal {self._found.id} has ended; nothing more is sent")
-            known = select(ledger.order_intents.c.id).where(ledger.order_intents.c.id == intent)
-            if connection.execute(known).one_or_none() is not None:
-                return
-            connection.execute(
-                insert(ledger.order_intents).values(
-                    id=intent,
-                    account=self._document.account,
-                    proposal=self._found.id,
-                    symbol=order.symbol,
-                    side=order.side,
-                    quantity=order.quantity,
-                    phase=order.phase,
-                    slice=1,
-                    attempt=1,
-                    created_at=self._clock(),
-                )
-            )
+            if before is not None and before.status == UNKNOWN:
+                intents.mark_sent_again(connection, before.id, now)
+                return before.id, before.quantity
+            attempt = 1 if before is None else before.attempt + 1
+            return intents.commit(connection, self._found, order, quantity, attempt, self._lock, now), quantity
+
+    def _own(self, connection: Connection) -> None:
+        """Takes the account's row, and makes sure that this process still is the one that sends."""
+        ledger.lock_account(connection, self._document.account)
+        locks.check_and_renew(connection, self._lock)
 
     # -- what may be sent ---------------------------------------------------------------------------------------------
 
+    def _halt(self) -> str | None:
+        """Why nothing may be sent now. A flattening passes a halt, but not a ledger that cannot be read."""
+        reason = halt_in_force(self._engine, self._document.account)
+        if reason is not None and self._document.kind == "flatten" and not reason.startswith("the ledger cannot"):
+            return None
+        return reason
+
     def _drift(self) -> str | None:
-        """Why the account is not the one that was planned on, before the first order; None if it is."""
+        """Why the account is not the one that was planned on, our own fills aside; None if it is."""
+        expected = dict(self._document.holdings)
+        with self._engine.connect() as connection:
+            for symbol, quantity in _own_fills(connection, self._found.id):
+                expected[symbol] = expected.get(symbol, ZERO) + quantity
+        expected = {symbol: quantity for symbol, quantity in expected.items() if quantity}
         held = self._broker.positions()
-        planned = {symbol: quantity for symbol, quantity in self._document.holdings.items() if quantity}
-        if held != planned:
-            changed = sorted(symbol for symbol in {*held, *planned} if held.get(symbol) != planned.get(symbol))
+        if held != expected:
+            # A fill may have come in between the two questions.
+            self._import_fills()
+            with self._engine.connect() as connection:
+                expected = dict(self._document.holdings)
+                for symbol, quantity in _own_fills(connection, self._found.id):
+                    expected[symbol] = expected.get(symbol, ZERO) + quantity
+            held = self._broker.positions()
+        names = {*held, *expected}
+        if changed := sorted(name for name in names if held.get(name, ZERO) != expected.get(name, ZERO)):
             return f"holdings have changed since the plan was made: {', '.join(changed)}"
-        if foreign := self._broker.open_orders():
+        own = {attempt.id for attempt in self._attempts().values()}
+        foreign = [order for order in self._broker.open_orders() if order.client_order_id not in own]
+        if foreign:
             return f"{len(foreign)} orders of others are open on the account"
         return None
 
-    def _allowed(self, phase: Phase, unsent: Sequence[ProposedOrder]) -> list[ProposedOrder]:
-        """The orders of a phase that pass the limits on fresh positions and prices; why others do not is noted."""
+    def _allowed(self, stage: Stage, waiting: Sequence[tuple[ProposedOrder, Attempt | None]]) -> dict[Key, Decimal]:
+        """How much of each order passes the limits on fresh figures; why others do not is noted."""
         held = self._broker.positions()
-        waiting = self._waiting()
-        candidates = [order for order in unsent if waiting or not self._would_cross(order, held)]
-        # What is under way, or comes after this phase, is part of the book that the limits are about.
-        later = [] if phase == PHASES[-1] else [order for order in self._document.orders if order.phase != phase]
+        tried = self._attempts()
+        under_way = [
+            replace(order, quantity=tried[key_of(order)].quantity - tried[key_of(order)].filled)
+            for order in self._document.orders
+            if key_of(order) in tried and tried[key_of(order)].status in ("working", UNKNOWN)
+        ]
+        candidates = [
+            replace(order, quantity=quantity)
+            for order, before in waiting
+            if (quantity := self._sendable_quantity(order, before, held, bool(under_way))) > 0
+        ]
+        # What is under way, or comes after this stage, is part of the book that the limits are about.
+        sent = {key_of(order) for order in (*candidates, *under_way)} | set(tried)
+        place = self._stages().index(stage)
+        later = [
+            order
+            for order in self._document.orders
+            if key_of(order) not in sent and self._stages().index((order.phase, order.slice)) > place
+        ]
         state = risk.AccountState(self._broker.cash(), held)
-        passing = self._within_limits([*candidates, *waiting, *later], state)
-        return [order for order in candidates if order in passing]
+        again = {key_of(order) for order in candidates}
+        basket = [*candidates, *(order for order in under_way if key_of(order) not in again), *later]
+        passing = self._within_limits(basket, state)
+        return {key_of(order): order.quantity for order in candidates if order in passing}
+
+    def _sendable_quantity(
+        self, order: ProposedOrder, before: Attempt | None, held: Mapping[str, Decimal], under_way: bool
+    ) -> Decimal:
+        """What is left of an order, which never takes the position across zero; zero where it must not go at all."""
+        left = order.quantity
+        if before is not None:
+            left = before.quantity if before.status == UNKNOWN else before.quantity - before.filled
+        position = held.get(order.symbol, ZERO)
+        if order.phase == "reductions":
+            closable = max(position if order.side == "sell" else -position, ZERO)
+            if closable < left:
+                self._notes[key_of(order)] = f"only {closable} shares of {order.symbol} were held to {order.side}"
+            return min(left, closable) if before is None or before.status != UNKNOWN else left
+        if position * order.signed_quantity < 0 and not (under_way and self._broker.capabilities.holds_openings):
+            self._notes[key_of(order)] = (
+                f"to {order.side} {order.symbol} would cross zero: {position} shares are still held"
+            )
+            return ZERO
+        return left
 
     def _within_limits(self, orders: Sequence[ProposedOrder], state: risk.AccountState) -> list[ProposedOrder]:
         """The orders less those that break a limit by themselves; none where the basket that remains breaks one."""
-        breaches = self._breaches(orders, state)
-        own = {(breach.subject, breach.phase): breach.message for breach in breaches if breach.phase}
-        broken = [order for order in orders if (order.symbol, order.phase) in own]
-        if broken:
+        prices, unpriced = self._fresh_prices()
+        market = self._market()
+        left_out: set[Key] = set()
+        for order in orders:
+            if order.phase == "openings" and order.symbol in unpriced:
+                self._notes[key_of(order)] = f"{order.symbol} has no fresh price"
+                left_out.add(key_of(order))
+        while True:
+            remaining = [order for order in orders if key_of(order) not in left_out]
+            breaches = self._breaches(remaining, state, prices, market)
+            own = {(breach.subject, breach.phase): breach.message for breach in breaches if breach.phase}
+            broken = [order for order in remaining if (order.symbol, order.phase) in own]
+            if not broken:
+                break
             for order in broken:
-                self._note([order], own[order.symbol, order.phase])
-            return self._within_limits([order for order in orders if order not in broken], state)
+                self._notes[key_of(order)] = own[order.symbol, order.phase]
+                left_out.add(key_of(order))
         if breaches:
-            self._stop(orders, "nothing more is sent: " + "; ".join(breach.message for breach in breaches))
+            self._stop("nothing more is sent: " + "; ".join(breach.message for breach in breaches), *remaining)
             return []
-        return list(orders)
+        return remaining
 
-    def _breaches(self, orders: Sequence[ProposedOrder], state: risk.AccountState) -> list[risk.Breach]:
+    def _limits(self) -> risk.Limits:
         with self._engine.connect() as connection:
             account = read_account(connection, self._document.account)
-        limits = risk.strictest(self._document.limits, account.limits)
+        return risk.strictest(self._document.limits, account.limits)
+
+    def _breaches(
+        self,
+        orders: Sequence[ProposedOrder],
+        state: risk.AccountState,
+        prices: Mapping[str, Decimal],
+        market: risk.Market,
+    ) -> list[risk.Breach]:
         age = (self._document.trade_session - self._document.session).days
-        # The collar travels with each order and is kept by the broker, at the very price it fills at.
-        found = risk.check(orders, limits, state, self._fresh_prices(), age)
-        return [breach for breach in found if breach.limit != "collar"]
+        if self._document.kind == "flatten":
+            return []  # it only reduces, and no limit keeps a book from becoming smaller
+        found = risk.check(orders, self._limits(), state, prices, age, market)
+        # The paper broker keeps the collar itself, at the very price it fills at.
+        return [breach for breach in found if breach.limit != "collar" or not isinstance(self._broker, AuctionBroker)]
 
-    def _would_cross(self, order: ProposedOrder, held: Mapping[str, Decimal]) -> bool:
-        position = held.get(order.symbol, ZERO)
-        crosses = order.phase == "openings" and position * order.signed_quantity < 0
-        if crosses:
-            self._note([order], f"to {order.side} {order.symbol} would cross zero: {position} shares are still held")
-        return crosses
+    def _market(self) -> risk.Market:
+        shorts = sorted({order.symbol for order in self._document.orders if order.side == "short"})
+        table = ledger.equity_marks
+        here = (table.c.account == self._document.account) & (table.c.session == self._document.trade_session)
+        with self._engine.connect() as connection:
+            start = connection.execute(select(table.c.equity).where(here)).scalar_one_or_none()
+        return risk.Market(
+            volumes=self._document.volumes,
+            borrow=self._broker.borrow(shorts) if shorts else {},
+            start_equity=start,
+            buying_power=self._broker.account().buying_power,
+        )
 
-    def _fresh_prices(self) -> dict[str, Decimal]:
-        opens = self._venue.opens(self._document.trade_session, sorted(self._document.prices)) or {}
-        return {**self._document.prices, **opens}
+    def _fresh_prices(self) -> tuple[dict[str, Decimal], set[str]]:
+        """The latest prices of everything concerned, and the names for which only the planned one is known."""
+        planned, names = self._document.prices, sorted(self._document.prices)
+        if isinstance(self._broker, AuctionBroker):
+            return {**planned, **(self._venue.opens(self._document.trade_session, names) or {})}, set()
+        fresh: dict[str, Decimal] = {}
+        oldest = timedelta(days=int(self._limits().price_age_days))
+        for symbol, quote in self._broker.quotes(names).items():
+            price = (quote.bid + quote.ask) / 2 if quote.bid and quote.ask else quote.last
+            if price is not None and price > 0 and self._clocks.now() - quote.at <= oldest:
+                fresh[symbol] = price
+        return {**planned, **fresh}, set(names) - set(fresh)
 
     # -- what has become of it ----------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Lets an auction broker fill at the open, once that is known, and takes note of what happened."""
-        waiting = self._waiting()
+        waiting = sorted({order.symbol for order in self._document.orders if self._works(order)})
         if waiting and isinstance(self._broker, AuctionBroker):
             session = self._document.trade_session
-            opens = self._venue.opens(session, sorted({order.symbol for order in waiting}))
+            opens = self._venue.opens(session, waiting)
             if opens is not None:
                 self._checkpoint("before_fill")
-                self._broker.fill_at_open(session, opens, self._clock())
+                self._broker.fill_at_open(session, opens, self._clocks.now())
                 self._checkpoint("after_fill")
-        self._ask_broker()
+        self._learn()
 
-    def _ask_broker(self) -> None:
-        """Asks by id for every intent that is not known to have ended, and enters new fills."""
+    def _learn(self) -> None:
+        """Asks by id for every attempt that is not known to have ended, and enters new fills."""
         answers = []
-        for intent, status in self._statuses().items():
-            answer = None if status in TERMINAL else self._broker.find(intent)
+        for attempt in self._attempts().values():
+            if attempt.ended:
+                continue
+            answer = self._broker.find(attempt.id)
             if isinstance(answer, Absent):
-                self._absent.add(intent)
-            if isinstance(answer, BrokerOrder) and (status == UNKNOWN or answer.ended):
-                answers.append(answer)
-        self._record(*answers)
-        import_fills(self._engine, self._broker, self._clock())
+                self._absent.add(attempt.id)
+            elif isinstance(answer, BrokerOrder) and (answer.status, answer.filled_quantity) != (
+                attempt.status,
+                attempt.filled,
+            ):
+                answers.append(replace(answer, client_order_id=attempt.id))
+        self._record(answers)
+        self._import_fills()
 
-    def _record(self, *answers: BrokerOrder) -> None:
-        """Enters what the broker said of orders, all in one transaction."""
-        if not answers:
+    def _lose_patience(self, stage: Stage) -> None:
+        """Cancels what a slice of limit orders has left after a while, so that the rest of the book can go on."""
+        if isinstance(self._broker, AuctionBroker):
             return
-        with transaction(self._engine) as connection:
-            ledger.lock_account(connection, self._document.account)
-            for answer in answers:
-                _record_answer(connection, answer, self._clock())
+        now = self._clocks.now()
+        late = {
+            attempt.key: attempt
+            for attempt in self._attempts().values()
+            if attempt.status == "working" and attempt.key[1:] == stage and now - attempt.sent_at >= PATIENCE
+        }
+        answers = [
+            self._broker.cancel(late[key_of(order)].id, "not filled in time")
+            for order in self._document.orders
+            if order.order_type == "limit" and key_of(order) in late
+        ]
+        self._record([answer for answer in answers if isinstance(answer, BrokerOrder)])
+
+    def _never_arrives(self, attempt: Attempt) -> bool:
+        """Whether the broker, asked, does not know the order and never will.
+
+        A broker that forgets ids is believed while it would still know this one, and once the session is over to which
+        every order is limited; in between nobody can tell.
+        """
+        able, now = self._broker.capabilities, self._clocks.now()
+        if attempt.id not in self._absent or not able.absence_is_final(attempt.sent_at, now):
+            return False
+        return able.may_send_again(attempt.sent_at, now) or now.date() > self._document.trade_session
 
     def _halted(self, reason: str) -> ExecutionReport:
         """Cancels what is working, which is always allowed, and leaves the rest for after a resumption."""
-        answers = [self._broker.cancel(self._intent(order), reason) for order in self._waiting()]
-        self._record(*[answer for answer in answers if isinstance(answer, BrokerOrder)])
-        import_fills(self._engine, self._broker, self._clock())
-        return ExecutionReport(self._found.id, "halted", reason, self._orders())
+        self._flush()
+        said = f"{intents.HALTED}: {reason}" if not reason.startswith(intents.HALTED) else reason
+        answers = [
+            self._broker.cancel(attempt.id, said)
+            for attempt in self._attempts().values()
+            if attempt.status in ("working", UNKNOWN) and attempt.id not in self._absent
+        ]
+        self._record([replace(a, reason=said) for a in answers if isinstance(a, BrokerOrder)])
+        self._import_fills()
+        return self._report("halted", reason)
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        self._record(pending)
+
+    def _record(self, answers: Iterable[BrokerOrder]) -> None:
+        """Enters what the broker said of orders, all in one transaction."""
+        said = list(answers)
+        if not said:
+            return
+        with transaction(self._engine) as connection:
+            self._own(connection)
+            intents.record(connection, said, self._clocks.now())
+
+    def _import_fills(self) -> None:
+        import_fills(self._engine, self._broker, self._clocks.now())
 
     def _end(self, status: Literal["finished", "aborted"], detail: str) -> ExecutionReport:
         self._checkpoint("before_end")
         with transaction(self._engine) as connection:
-            ledger.lock_account(connection, self._document.account)
+            self._own(connection)
             connection.execute(
                 update(ledger.executions)
                 .where(ledger.executions.c.digest == self._found.digest, ledger.executions.c.status == "claimed")
-                .values(status=status, detail=detail, ended_at=self._clock())
+                .values(status=status, detail=detail, ended_at=self._clocks.now())
             )
             ledger.release_account(connection, self._found.id)
         orders = self._orders()
         return ExecutionReport(self._found.id, status, detail or _summary(orders), orders)
 
+    def _report(self, status: Literal["working", "halted"], message: str) -> ExecutionReport:
+        return ExecutionReport(self._found.id, status, message, self._orders())
+
     # -- reading the ledger -------------------------------------------------------------------------------------------
 
-    def _intent(self, order: ProposedOrder) -> str:
-        return intent_id(self._document.account, self._found.digest, order.symbol, order.phase, 1, 1)
-
-    def _statuses(self) -> dict[str, str]:
-        """What the ledger knows of each committed intent: the broker's status, or UNKNOWN while it has none."""
-        intents, told = ledger.order_intents, ledger.broker_orders
-        wanted = (
-            select(intents.c.id, told.c.status)
-            .select_from(intents.outerjoin(told, intents.c.id == told.c.intent))
-            .where(intents.c.proposal == self._found.id)
-        )
+    def _attempts(self) -> dict[Key, Attempt]:
+        """The newest attempt at each order that was committed to."""
         with self._engine.connect() as connection:
-            return {intent: status or UNKNOWN for intent, status in connection.execute(wanted)}
+            return {attempt.key: attempt for attempt in intents.attempts(connection, self._found.id)}
 
-    def _waiting(self) -> list[ProposedOrder]:
-        """The orders that the broker has and that have not ended."""
-        statuses = self._statuses()
-        return [order for order in self._document.orders if statuses.get(self._intent(order)) == "working"]
+    def _works(self, order: ProposedOrder) -> bool:
+        attempt = self._attempts().get(key_of(order))
+        return attempt is not None and attempt.status == "working"
 
-    def _note(self, orders: Sequence[ProposedOrder], reason: str) -> None:
-        self._notes.update({self._intent(order): reason for order in orders})
+    def _under_way(self, stage: Stage) -> bool:
+        """Whether the broker may still trade something of the stage."""
+        return any(attempt.key[1:] == stage and not attempt.ended for attempt in self._attempts().values())
 
-    def _stop(self, orders: Sequence[ProposedOrder], reason: str) -> None:
-        self._note(orders, reason)
+    def _stop(self, reason: str, *orders: ProposedOrder) -> None:
+        self._notes.update({key_of(order): reason for order in orders})
         self._stopped.append(reason)
 
     def _orders(self) -> tuple[ExecutedOrder, ...]:
@@ -482,18 +735,14 @@ class _Execution:
             return _executed_orders(connection, self._found, self._notes)
 
 
-def _record_answer(connection: Connection, answer: BrokerOrder, now: datetime) -> None:
-    said = {
-        "broker_order": answer.broker_order_id,
-        "status": answer.status,
-        "filled_quantity": answer.filled_quantity,
-        "reason": answer.reason,
-        "updated_at": now,
-    }
-    table = ledger.broker_orders
-    changed = connection.execute(update(table).where(table.c.intent == answer.client_order_id).values(**said))
-    if not changed.rowcount:
-        connection.execute(insert(table).values(intent=answer.client_order_id, **said))
+def _own_fills(connection: Connection, proposal: str) -> list[tuple[str, Decimal]]:
+    fills, committed = ledger.fills, ledger.order_intents
+    wanted = (
+        select(fills.c.symbol, fills.c.quantity)
+        .join(committed, fills.c.intent == committed.c.id)
+        .where(committed.c.proposal == proposal)
+    )
+    return [(row.symbol, row.quantity) for row in connection.execute(wanted)]
 
 
 def _report_ended(engine: Engine, found: StoredProposal) -> ExecutionReport:
@@ -508,51 +757,37 @@ def _report_ended(engine: Engine, found: StoredProposal) -> ExecutionReport:
 
 
 def _executed_orders(
-    connection: Connection, found: StoredProposal, notes: Mapping[str, str]
+    connection: Connection, found: StoredProposal, notes: Mapping[Key, str]
 ) -> tuple[ExecutedOrder, ...]:
-    intents, told = ledger.order_intents, ledger.broker_orders
-    answers: dict[str, Any] = {
-        row.id: row
-        for row in connection.execute(
-            select(intents.c.id, told.c.status, told.c.reason)
-            .select_from(intents.outerjoin(told, intents.c.id == told.c.intent))
-            .where(intents.c.proposal == found.id)
-        )
-    }
-    filled: dict[str, list[tuple[Decimal, Decimal]]] = {}
-    fills = ledger.fills
-    for intent, quantity, price in connection.execute(
-        select(fills.c.intent, fills.c.quantity, fills.c.price)
-        .join(intents, fills.c.intent == intents.c.id)
-        .where(intents.c.proposal == found.id)
+    tried = {attempt.key: attempt for attempt in intents.attempts(connection, found.id)}
+    filled: dict[Key, list[tuple[Decimal, Decimal]]] = {}
+    fills, committed = ledger.fills, ledger.order_intents
+    for row in connection.execute(
+        select(committed.c.symbol, committed.c.phase, committed.c.slice, fills.c.quantity, fills.c.price)
+        .join(fills, fills.c.intent == committed.c.id)
+        .where(committed.c.proposal == found.id)
     ):
-        filled.setdefault(intent, []).append((abs(quantity), price))
-    return tuple(_executed(order, found, answers, filled, notes) for order in found.document.orders)
+        filled.setdefault((row.symbol, row.phase, row.slice), []).append((abs(row.quantity), row.price))
+    return tuple(
+        _executed(order, tried.get(key_of(order)), filled.get(key_of(order), ()), notes.get(key_of(order), ""))
+        for order in found.document.orders
+    )
 
 
 def _executed(
-    order: ProposedOrder,
-    found: StoredProposal,
-    answers: Mapping[str, Any],
-    filled: Mapping[str, Sequence[tuple[Decimal, Decimal]]],
-    notes: Mapping[str, str],
+    order: ProposedOrder, attempt: Attempt | None, parts: Sequence[tuple[Decimal, Decimal]], note: str
 ) -> ExecutedOrder:
-    intent = intent_id(found.document.account, found.digest, order.symbol, order.phase, 1, 1)
-    answer = answers.get(intent)
-    parts = filled.get(intent, ())
     shares = sum((quantity for quantity, _ in parts), ZERO)
     paid = sum((quantity * price for quantity, price in parts), ZERO)
-    status = "unsent" if answer is None else answer.status or UNKNOWN
-    reason = (answer.reason if answer is not None else None) or notes.get(intent, "")
     return ExecutedOrder(
         symbol=order.symbol,
         side=order.side,
         phase=order.phase,
         quantity=order.quantity,
-        status=status,
+        status="unsent" if attempt is None else attempt.status,
         filled=shares,
         price=paid / shares if shares else None,
-        reason=reason,
+        reason=(attempt.reason if attempt is not None else "") or note,
     )
 
 

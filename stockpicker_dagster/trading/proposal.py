@@ -8,7 +8,7 @@ Deciding is in `approval`, sending in `execution`.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
@@ -20,8 +20,9 @@ from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.accounts import Account, limits_from, policy_from
 from stockpicker_dagster.trading.canonical import canonical_bytes, digest
-from stockpicker_dagster.trading.rebalance import Plan, PlannedOrder, Policy
+from stockpicker_dagster.trading.rebalance import LATER, Plan, PlannedOrder, Policy
 from stockpicker_dagster.trading.risk import Limits
+from stockpicker_dagster.trading.slices import sliced
 
 FORMAT = "stockpicker-proposal/1"
 ID_LENGTH = 12
@@ -31,6 +32,8 @@ State = Literal["open", "approved", "denied", "expired", "superseded", "executin
 lapsed: approved, but not claimed before it expired."""
 
 _COLLAR_STEP = Decimal("0.0001")
+_CENT = Decimal("0.01")
+_MAKING = ("created_at", "expires_at", "decide_by", "run")
 _REFERENCE = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -48,16 +51,19 @@ class ProposalRefused(StockPickerError):
 
 @dataclass(frozen=True)
 class ProposedOrder(PlannedOrder):
-    """A planned order with how it is to be sent: a market order in the opening auction, void outside its collar.
+    """A planned order with how it is to be sent.
 
-    `time_in_force` is `opg` (the opening auction) or `day`; the collar is the range of prices in currency within which
-    the order may fill, None for no bound.
+    `order_type` is `market` or `limit`, which alone has a `limit_price`; `time_in_force` is `opg` (the opening
+    auction), `cls` (the closing one) or `day`. The collar is the range of prices in currency within which the order may
+    fill, None for no bound. `slice` says which of the openings go together, from 1.
     """
 
     order_type: str
     time_in_force: str
     collar_low: Decimal | None
     collar_high: Decimal | None
+    limit_price: Decimal | None = field(default=None, metadata=LATER)
+    slice: int = field(default=1, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,10 @@ class ProposalDocument:
     """Everything that is proposed. Quantities are whole shares, signed in `holdings`; money is in currency.
 
     `session` is the trading day whose close the plan follows, `trade_session` the one whose open fills it; both prices
-    and targets are those of `session`. It is void from `expires_at` on.
+    and targets are those of `session`. It is void from `expires_at` on. `kind` is `rebalance` or `flatten`, which only
+    reduces and passes a halt. Nobody decides and nothing goes into an auction from `decide_by` on, where it is given,
+    else from `expires_at` on. `broker_account` is the broker's number of the account, `volumes` mean daily volumes in
+    shares, empty where they are not known, and `run` the Dagster run that made the plan.
     """
 
     account: str
@@ -95,6 +104,16 @@ class ProposalDocument:
     code_version: str
     created_at: datetime
     expires_at: datetime
+    kind: str = field(default="rebalance", metadata=LATER)
+    broker_account: str | None = field(default=None, metadata=LATER)
+    volumes: Mapping[str, Decimal] = field(default_factory=dict, metadata=LATER)
+    run: str = field(default="", metadata=LATER)
+    decide_by: datetime | None = field(default=None, metadata=LATER)
+
+    @property
+    def decidable_until(self) -> datetime:
+        """When deciding and claiming end."""
+        return self.decide_by or self.expires_at
 
     def to_bytes(self) -> bytes:
         """The canonical bytes, which are what is stored, decided on and executed."""
@@ -112,9 +131,9 @@ class ProposalDocument:
 
     @property
     def content(self) -> str:
-        """The digest of all but the times of making and expiry: the same plan made again has the same content."""
+        """The digest of all but when and by which run it was made: the same plan made again has the same content."""
         body = _plain(self)
-        return digest(canonical_bytes({key: body[key] for key in body if key not in ("created_at", "expires_at")}))
+        return digest(canonical_bytes({key: body[key] for key in body if key not in _MAKING}))
 
 
 @dataclass(frozen=True)
@@ -148,8 +167,17 @@ def build(
     code_version: str,
     created_at: datetime,
     expires_at: datetime,
+    kind: str = "rebalance",
+    volumes: Mapping[str, Decimal] | None = None,
+    run: str = "",
+    auction_openings: bool = True,
+    auction_reductions: bool = True,
+    decide_by: datetime | None = None,
 ) -> ProposalDocument:
     """The document that proposes `plan` for `account`; of `prices`, those of the names concerned are kept.
+
+    `auction_openings` and `auction_reductions`: whether those go into the opening auction as market orders. Openings
+    that do not are limit orders within the policy's collar, in slices; reductions that do not are day orders.
 
     Raises `InvalidInput` where the proposal would be void already or trade in its own past.
     """
@@ -178,7 +206,7 @@ def build(
         holdings=dict(holdings),
         targets={symbol: weight for symbol, weight in targets.items() if weight},
         prices={symbol: prices[symbol] for symbol in concerned},
-        orders=tuple(_proposed(order, limits.collar) for order in plan.orders),
+        orders=_as_sent(plan, account.policy, limits.collar, equity, auction_openings, auction_reductions),
         without_price=plan.without_price,
         too_small=plan.too_small,
         model_id=model_id,
@@ -186,6 +214,11 @@ def build(
         code_version=code_version,
         created_at=created_at.astimezone(UTC),
         expires_at=expires_at.astimezone(UTC),
+        kind=kind,
+        broker_account=account.broker_account,
+        volumes={symbol: volume for symbol, volume in (volumes or {}).items() if symbol in concerned},
+        run=run,
+        decide_by=None if decide_by is None else decide_by.astimezone(UTC),
     )
 
 
@@ -212,7 +245,8 @@ def register(engine: Engine, document: ProposalDocument) -> str:
         same = _same_plan(connection, document)
         if same is not None:
             return same
-        _refuse_second_execution(connection, document)
+        if document.kind == "rebalance":
+            _refuse_second_execution(connection, document)
         _free_account(connection, document)
         stored = document.to_bytes()
         identity = digest(stored)
@@ -226,7 +260,7 @@ def register(engine: Engine, document: ProposalDocument) -> str:
                 session=document.session,
                 document=stored,
                 created_at=document.created_at,
-                expires_at=document.expires_at,
+                expires_at=document.decidable_until,
             )
         )
         connection.execute(
@@ -331,7 +365,7 @@ def _same_plan(connection: Connection, document: ProposalDocument) -> str | None
                 f"the same plan was denied as {row.id} by {denier_of(connection, row.id)}; change the strategy, or "
                 "wait for the next session"
             )
-        if state == "open" and row.expires_at == document.expires_at > document.created_at:
+        if state == "open" and row.expires_at == document.decidable_until > document.created_at:
             return str(row.id)
     return None
 
@@ -393,7 +427,27 @@ def lapse(connection: Connection, proposal: str, now: datetime) -> None:
     ledger.release_account(connection, proposal)
 
 
-def _proposed(order: PlannedOrder, collar: Decimal) -> ProposedOrder:
+def _as_sent(
+    plan: Plan, policy: Policy, collar: Decimal, equity: Decimal, auction_openings: bool, auction_reductions: bool
+) -> tuple[ProposedOrder, ...]:
+    """The orders as they will be sent: reductions first, openings in their slices."""
+    reductions = [order for order in plan.orders if order.phase == "reductions"]
+    openings = [order for order in plan.orders if order.phase == "openings"]
+    sent = [_proposed(order, collar, "opg" if auction_reductions else "day") for order in reductions]
+    if auction_openings:
+        return (*sent, *(_proposed(order, collar, "opg") for order in openings))
+    return (
+        *sent,
+        *(
+            _proposed(order, collar, "day", number, _limit_price(order, min(policy.opening_collar, collar)))
+            for order, number in sliced(openings, policy.slice * equity)
+        ),
+    )
+
+
+def _proposed(
+    order: PlannedOrder, collar: Decimal, time_in_force: str, number: int = 1, limit: Decimal | None = None
+) -> ProposedOrder:
     low = (order.reference_price * (1 - collar)).quantize(_COLLAR_STEP, ROUND_CEILING)
     high = (order.reference_price * (1 + collar)).quantize(_COLLAR_STEP, ROUND_FLOOR)
     return ProposedOrder(
@@ -402,16 +456,38 @@ def _proposed(order: PlannedOrder, collar: Decimal) -> ProposedOrder:
         quantity=order.quantity,
         phase=order.phase,
         reference_price=order.reference_price,
-        order_type="market",
-        time_in_force="opg",
+        order_type="market" if limit is None else "limit",
+        time_in_force=time_in_force,
         collar_low=max(low, ledger.ZERO),
         collar_high=high,
+        limit_price=limit,
+        slice=number,
     )
 
 
+def _limit_price(order: PlannedOrder, collar: Decimal) -> Decimal:
+    """The worst price of an opening order: in cents, or in hundredths of them under a dollar, never past the collar."""
+    buys = order.signed_quantity > 0
+    exact = order.reference_price * (1 + collar if buys else 1 - collar)
+    step = _CENT if exact >= 1 else _COLLAR_STEP
+    return exact.quantize(step, ROUND_FLOOR if buys else ROUND_CEILING)
+
+
 def _plain(record: object) -> dict[str, Any]:
-    """A dataclass as a dictionary, one level at a time: `dataclasses.asdict` would copy every number."""
-    return {field.name: _plain_value(getattr(record, field.name)) for field in fields(record)}  # type: ignore[arg-type]
+    """A dataclass as a dictionary, one level at a time: `dataclasses.asdict` would copy every number.
+
+    A later field that says nothing new is left out, so that older documents keep their bytes and every document has
+    one spelling.
+    """
+    return {
+        each.name: _plain_value(getattr(record, each.name))
+        for each in fields(record)  # type: ignore[arg-type]
+        if not (each.metadata == LATER and getattr(record, each.name) == _default(each))
+    }
+
+
+def _default(each: "Field[Any]") -> object:
+    return each.default_factory() if each.default_factory is not MISSING else each.default
 
 
 def _plain_value(value: object) -> object:
@@ -429,12 +505,15 @@ def _parse(body: dict[str, Any]) -> ProposalDocument:
     body["limits"] = limits_from(body["limits"])
     for name in ("session", "trade_session"):
         body[name] = date.fromisoformat(body[name])
-    for name in ("created_at", "expires_at"):
-        body[name] = datetime.fromisoformat(body[name])
+    for name in ("created_at", "expires_at", "decide_by"):
+        if name in body:
+            body[name] = datetime.fromisoformat(body[name])
     for name in ("cash", "equity"):
         body[name] = Decimal(body[name])
     for name in ("holdings", "targets", "prices"):
         body[name] = {symbol: Decimal(figure) for symbol, figure in body[name].items()}
+    if "volumes" in body:
+        body["volumes"] = {symbol: Decimal(figure) for symbol, figure in body["volumes"].items()}
     for name in ("without_price", "too_small"):
         body[name] = tuple(body[name])
     body["orders"] = tuple(_parse_order(order) for order in body["orders"])
@@ -442,6 +521,7 @@ def _parse(body: dict[str, Any]) -> ProposalDocument:
 
 
 def _parse_order(order: dict[str, Any]) -> ProposedOrder:
-    for name in ("quantity", "reference_price", "collar_low", "collar_high"):
-        order[name] = None if order[name] is None else Decimal(order[name])
+    for name in ("quantity", "reference_price", "collar_low", "collar_high", "limit_price"):
+        if order.get(name) is not None:
+            order[name] = Decimal(order[name])
     return ProposedOrder(**order)

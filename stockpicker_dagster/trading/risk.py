@@ -5,12 +5,12 @@ the spirit of the pre-trade controls of SEC rule 15c3-5. What to do about a brea
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Literal
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.trading.rebalance import Phase, PlannedOrder
+from stockpicker_dagster.trading.rebalance import LATER, Phase, PlannedOrder
 
 ZERO = Decimal(0)
 _SHORT_RESERVE = Decimal("1.03")
@@ -29,7 +29,9 @@ class Limits:
     `net`: absolute value of longs less shorts. `turnover`: value traded by one proposal. `orders`: orders in one
     proposal. `price_age_days`: calendar days from the session of the reference prices to the session traded in.
     `collar`: largest move of a price away from its reference. `buying_power`: gross value with a reserve of 3 % on new
-    shorts. `restricted`: names in which nothing may be opened.
+    shorts. `volume_share`: shares of one opening, as a fraction of the name's mean daily volume. `daily_loss`: what the
+    account may lose from the start of a session before nothing more is opened in it. `orders_per_minute`: orders sent
+    within any minute. `restricted`: names in which nothing may be opened.
     """
 
     order_notional: Decimal = Decimal(250_000)
@@ -42,6 +44,9 @@ class Limits:
     collar: Decimal = Decimal("0.2")
     buying_power: Decimal = Decimal(4)
     restricted: tuple[str, ...] = ()
+    volume_share: Decimal = field(default=Decimal("0.1"), metadata=LATER)
+    daily_loss: Decimal = field(default=Decimal("0.1"), metadata=LATER)
+    orders_per_minute: Decimal = field(default=Decimal(6_000), metadata=LATER)
 
     def __post_init__(self) -> None:
         for name in LIMIT_NAMES:
@@ -50,7 +55,7 @@ class Limits:
                 raise InvalidInput(f"the limit `{name}` is {figure}; allowed: a number of 0 or more")
 
 
-LIMIT_NAMES = tuple(field.name for field in fields(Limits) if field.name != "restricted")
+LIMIT_NAMES = tuple(each.name for each in fields(Limits) if each.name != "restricted")
 """The limits that are one figure, in the order in which breaches are reported."""
 
 
@@ -67,6 +72,24 @@ class AccountState:
         if unpriced:
             raise InvalidInput(f"no price for {', '.join(unpriced)}, held in the account; equity cannot be computed")
         return self.cash + sum((held * prices[symbol] for symbol, held in self.holdings.items()), ZERO)
+
+
+@dataclass(frozen=True)
+class Market:
+    """What is known of the market beside prices; what is not known is not checked.
+
+    `volumes`: mean daily volume in shares by symbol. `borrow`: whether shares can be borrowed by symbol, `easy`,
+    `hard`, `none` or `unknown`. `start_equity`: what the account was worth when the session's trading began, in
+    currency. `buying_power`: what the broker says may still be opened, in currency.
+    """
+
+    volumes: Mapping[str, Decimal] = field(default_factory=dict)
+    borrow: Mapping[str, str] = field(default_factory=dict)
+    start_equity: Decimal | None = None
+    buying_power: Decimal | None = None
+
+
+NOTHING_KNOWN = Market()
 
 
 @dataclass(frozen=True)
@@ -119,19 +142,23 @@ def check(
     state: AccountState,
     prices: Mapping[str, Decimal],
     price_age_days: int,
+    market: Market = NOTHING_KNOWN,
 ) -> list[Breach]:
     """Every limit that `orders` would break on an account in `state`, at `prices` (currency, for all names concerned).
 
     Gross, net, position and buying power are breached only by a basket that makes them worse: a book beyond its limits
-    may always be reduced. `price_age_days` is counted from the reference prices' session to the one traded in.
+    may always be reduced. Volume, borrow and the daily loss are about openings alone. `price_age_days` is counted from
+    the reference prices' session to the one traded in.
     """
     equity = state.equity(prices)
     if equity <= 0:
         return [Breach("equity", "", "", f"equity is {equity:.2f}; nothing may be traded on it but by a flattening")]
     return [
         *_order_breaches(orders, limits, prices),
+        *_opening_breaches(orders, limits, equity, market),
         *_basket_breaches(orders, limits, prices, equity, price_age_days),
         *_book_breaches(orders, limits, state, prices, equity),
+        *_broker_breaches(orders, prices, market),
     ]
 
 
@@ -146,9 +173,37 @@ def _order_breaches(orders: Sequence[PlannedOrder], limits: Limits, prices: Mapp
         if move > limits.collar:
             what = "move of the price from its reference"
             yield _breach("collar", what, move, limits.collar, order.symbol, order.phase)
-        if order.phase == "openings" and order.symbol in limits.restricted:
-            message = f"{order.symbol}: nothing may be opened in it, it is restricted"
-            yield Breach("restricted", order.symbol, order.phase, message)
+
+
+def _opening_breaches(
+    orders: Sequence[PlannedOrder], limits: Limits, equity: Decimal, market: Market
+) -> Iterator[Breach]:
+    """What keeps single openings from being sent; whatever reduces a position passes."""
+    loss = ZERO if not market.start_equity else 1 - equity / market.start_equity
+    for order in orders:
+        if order.phase != "openings":
+            continue
+        symbol = order.symbol
+        if symbol in limits.restricted:
+            yield Breach("restricted", symbol, "openings", f"{symbol}: nothing may be opened in it, it is restricted")
+        volume = market.volumes.get(symbol)
+        if volume is not None and order.quantity > limits.volume_share * volume:
+            share = order.quantity / volume if volume else Decimal("Infinity")
+            yield _breach("volume_share", "share of the daily volume", share, limits.volume_share, symbol, "openings")
+        borrow = market.borrow.get(symbol, "unknown")
+        if order.side == "short" and borrow in ("none", "hard"):
+            message = f"{symbol}: its shares are {borrow} to borrow, and only what is easy to borrow is sold short"
+            yield Breach("borrow", symbol, "openings", message)
+        if loss > limits.daily_loss:
+            yield _breach("daily_loss", "loss since the session began", loss, limits.daily_loss, symbol, "openings")
+
+
+def check_burst(sent_within_a_minute: int, limits: Limits) -> Breach | None:
+    """Whether one more order would be one too many within a minute: what runs wild sends many."""
+    count = Decimal(sent_within_a_minute + 1)
+    if count <= limits.orders_per_minute:
+        return None
+    return _breach("orders_per_minute", "orders within a minute", count, limits.orders_per_minute)
 
 
 def _basket_breaches(
@@ -194,6 +249,22 @@ def _book_breaches(
     used = gross + shorts * (_SHORT_RESERVE - 1) / equity
     if used > limits.buying_power and used > gross_before:
         yield _breach("buying_power", "buying power used", used, limits.buying_power)
+
+
+def _broker_breaches(orders: Sequence[PlannedOrder], prices: Mapping[str, Decimal], market: Market) -> Iterator[Breach]:
+    """Whether the broker itself would let all of it be opened."""
+    if market.buying_power is None:
+        return
+    needed = sum(
+        (
+            order.quantity * prices[order.symbol] * (_SHORT_RESERVE if order.side == "short" else 1)
+            for order in orders
+            if order.phase == "openings"
+        ),
+        ZERO,
+    )
+    if needed > market.buying_power:
+        yield _breach("buying_power", "buying power that the openings need", needed, market.buying_power)
 
 
 def _gross(weights: Mapping[str, Decimal]) -> Decimal:

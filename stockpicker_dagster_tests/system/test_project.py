@@ -26,6 +26,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 ROOMS = (
     # The command and its files run what the front door loads, so they stand above it.
     "cli",
+    "commands",
     "health",
     "aws_health",
     "summaries",

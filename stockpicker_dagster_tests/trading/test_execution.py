@@ -1,5 +1,6 @@
 """Executed is a subset of approved, once, whatever crashes; the books agree at the end."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -14,7 +15,8 @@ from stockpicker_dagster.trading.accounts import Halted
 from stockpicker_dagster.trading.approval import decide
 from stockpicker_dagster.trading.brokers import Capabilities
 from stockpicker_dagster.trading.brokers.paper import PaperBroker
-from stockpicker_dagster.trading.execution import CHECKPOINTS, NotApproved, WrongBroker, execute, intent_id
+from stockpicker_dagster.trading.execution import CHECKPOINTS, NotApproved, WrongBroker, execute
+from stockpicker_dagster.trading.intents import intent_id
 from stockpicker_dagster.trading.proposal import DigestMismatch, UnknownProposal, load
 from stockpicker_dagster.trading.reconciliation import reconcile
 
@@ -215,7 +217,13 @@ def test_a_halt_in_mid_basket_stops_and_cancels(trading_desk: Any) -> None:
     accounts.resume(trading_desk.engine, None, "os:risk", trading_desk.now)
     trading_desk.market.opened = True
     report = trading_desk.execute(proposal)
-    assert [order.status for order in report.orders].count("filled") in (0, 2)
+    assert report.status == "finished"
+    assert [(order.status, order.filled) for order in report.orders] == [
+        ("filled", order.quantity) for order in report.orders
+    ]
+    with trading_desk.engine.connect() as connection:
+        tries = connection.execute(select(ledger.order_intents.c.attempt)).scalars().all()
+    assert sorted(tries) == [1, 1, 1, 1, 2, 2]
 
 
 def test_a_halted_account_claims_nothing(trading_desk: Any) -> None:
@@ -372,19 +380,40 @@ def test_crashes_one_after_another_still_end_well(new_desk: Callable[[], Any]) -
     assert_recovers(stand, proposal, end)
 
 
-def test_an_unknown_order_is_never_sent_again_where_ids_are_forgotten(trading_desk: Any) -> None:
+def forgetful(broker: PaperBroker, hours: float) -> PaperBroker:
+    """The broker, refusing an id a second time for some hours only, and with orders that may be late by a minute."""
+    broker.capabilities = Capabilities(
+        client_id_window=timedelta(hours=hours),
+        late_arrival=timedelta(minutes=1),
+        holds_openings=True,
+        shorts=True,
+        verified="test",
+    )
+    return broker
+
+
+@pytest.mark.parametrize(
+    ("minutes", "statuses", "status"),
+    [
+        (0, {"unknown": 1, "filled": 3}, "working"),  # it may still arrive
+        (30, {"filled": 4}, "finished"),  # it does not arrive any more, and a second one would be refused
+        (90, {"unknown": 1, "filled": 3}, "working"),  # the broker may have forgotten it: nobody can tell
+        (25 * 60, {"cancelled": 1, "unsent": 3}, "finished"),  # the session is over
+    ],
+)
+def test_an_unknown_order_is_sent_again_only_while_its_id_is_remembered(
+    trading_desk: Any, minutes: int, statuses: dict[str, int], status: str
+) -> None:
     proposal = trading_desk.proposed(FIRST, PRICES)
     trading_desk.approve(proposal)
     with pytest.raises(Crash):
         trading_desk.execute(proposal, checkpoint=crash_at("after_intent"))
-    broker = trading_desk.broker()
-    broker.capabilities = Capabilities(
-        client_id_window=timedelta(hours=24), holds_openings=True, shorts=True, verified="test"
-    )
-    report = execute(trading_desk.engine, proposal, broker, trading_desk.market, trading_desk.now)
-    assert [order.status for order in report.orders].count("unknown") == 1
-    assert report.status == "working"
-    assert "may have been sent" in report.message
+    later = trading_desk.now + timedelta(minutes=minutes)
+    broker = forgetful(trading_desk.broker(), hours=1)
+    report = execute(trading_desk.engine, proposal, broker, trading_desk.market, later)
+    assert Counter(order.status for order in report.orders) == statuses
+    assert report.status == status
+    assert ("may have been sent" in report.message) == (status == "working")
 
 
 def test_an_intent_that_never_reached_the_broker_is_closed_after_expiry(trading_desk: Any) -> None:
