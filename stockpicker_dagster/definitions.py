@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from stockpicker_dagster.compute.resource import Computing
 from stockpicker_dagster.home import home, keep_compiled_kernels
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import LakeIOManager
@@ -23,7 +24,7 @@ def bind(definitions: dg.Definitions) -> dg.Definitions:
     return dg.Definitions.merge(
         definitions,
         dg.Definitions(
-            resources={"io_manager": LakeIOManager(), "deployment": Deployment()},
+            resources={"io_manager": LakeIOManager(), "deployment": Deployment(), "computing": Computing()},
             executor=dg.in_process_executor,
         ),
     )

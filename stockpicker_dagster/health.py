@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from sqlalchemy import select
 
+from stockpicker_dagster.compute.spark_session import lacking
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import PROJECT_ROOT, Home
 from stockpicker_dagster.storage.aws.settings import on_aws
@@ -88,6 +89,8 @@ def _strategies(lake: Lake) -> Iterator[Finding]:
                 name, False, f"not there: {', '.join(map(str, missing))}; put it there, or change the strategy"
             )
             continue
+        if form.features.compute == "spark" and (reason := lacking()) is not None:
+            yield Finding(name, False, reason)
         if form.features.module is not None:
             yield _own_features(name, form)
         yield _stored_days(name, form, lake, forms)

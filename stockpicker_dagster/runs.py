@@ -20,6 +20,7 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, EventLogEntry
 from dagster._core.utils import make_new_run_id
 
+from stockpicker_dagster.compute.spark_session import lacking
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.market import decision_records
 from stockpicker_dagster.market.decision_records import load_decisions
@@ -137,6 +138,9 @@ def days_to_make_again(name: str, form: StrategyForm, lake: Lake) -> list[date]:
 
 def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Span, report: Report) -> None:
     """Materializes every asset of the strategy for `span`, and the models that serve it. Raises `RunFailed`."""
+    if form.features.compute == "spark" and (reason := lacking()) is not None:
+        # Before hours of prices are fetched for it.
+        raise RunFailed(reason)
     periods = untrained_periods(name, form, deployment, span)
     if changed := days_of_another_definition(name, form, deployment.lake):
         report(f"the definition of {name!r} has changed: {describe_days(changed)} are made again")

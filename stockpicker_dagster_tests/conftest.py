@@ -1,4 +1,4 @@
-"""What every test may ask for: the real prices, a real PostgreSQL, and a way to say that something is missing.
+"""What every test may ask for: the real prices, a real PostgreSQL and Spark, and a way to say what is missing.
 
 A test that lacks something skips and says what; where `STOCKPICKER_CI=1` it fails instead, so that a machine that is
 meant to run everything cannot pass by leaving tests out. Fixtures of one room live in that room's own conftest.
@@ -16,11 +16,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stockpicker_dagster.code_version import code_version
+from stockpicker_dagster.home import Home
 from stockpicker_dagster_tests.aws.fixtures import aws, aws_proxy, moto_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 __all__ = ["aws", "aws_proxy", "moto_url"]
 
@@ -88,6 +93,25 @@ def postgres_url() -> Iterator[str]:
     require(importlib.util.find_spec("psycopg"), "psycopg (the extra `postgres`)")
     with _postgres_server(binaries) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
+    """A real Spark on two cores of this machine, as `spark.conf` in a state folder asks for it; one a pytest process.
+
+    Tests that use it carry `xdist_group("spark")`, so that they share it.
+    """
+    from stockpicker_dagster.compute.spark_session import SETTINGS, lacking, spark_session
+
+    reason = lacking()
+    require(reason is None, f"Spark ({reason})")
+    root = tmp_path_factory.mktemp("spark")
+    # The last one: a JVM that lives for seconds spends more on compiling itself well than that gains.
+    lines = ("spark.master local[2]", "spark.driver.memory 1g", "spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1")
+    (root / SETTINGS).write_text("\n".join(lines))
+    session = spark_session(Home(root))
+    yield session
+    session.stop()
 
 
 def _postgres_binaries() -> Path | None:

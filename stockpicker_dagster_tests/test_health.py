@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from stockpicker_dagster import runs
 from stockpicker_dagster.cli import main
+from stockpicker_dagster.compute import spark_session
 from stockpicker_dagster.health import Finding, findings
 from stockpicker_dagster.home import Home, prepare_home
 from stockpicker_dagster.market.calendar import trading_calendar
@@ -217,3 +218,15 @@ def test_features_of_ones_own_are_tried_and_what_looks_ahead_is_found(place: Hom
     module.write_text(head + "    return panel.close / panel.close\n\n\nFEATURES = (mine,)\n")
     found = [each for each in findings(place) if "feature module" in each.sentence]
     assert found == [Finding("own", True, "feature module 'mine': none of its features looks ahead")]
+
+
+def test_a_strategy_that_asks_for_spark_where_it_is_not_is_found(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_prices(place)
+    write_strategy("on_spark", features={"compute": "spark"})
+    for there in (True, False):
+        monkeypatch.setattr(spark_session, "find_spec", lambda name, there=there: object() if there else None)
+        monkeypatch.setattr(spark_session, "_java", lambda: "/usr/bin/java")
+        wrong = [each.sentence for each in findings(place) if not each.healthy]
+        assert [sentence.split(";")[0] for sentence in wrong] == (
+            [] if there else ["features: {compute: spark} needs the extra `spark`, which is not installed"]
+        )

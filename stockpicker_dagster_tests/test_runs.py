@@ -281,6 +281,16 @@ def test_a_strategy_is_run_in_three_steps_and_trained_only_where_models_lack(mat
     ]
 
 
+def test_a_run_that_asks_for_spark_where_it_is_not_does_nothing(
+    materialized: Materialized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "lacking", lambda: "there is no Java")
+    spark = strategy_form(features={"compute": "spark"})
+    with pytest.raises(RunFailed, match="there is no Java"):
+        runs.run_strategy("mine", spark, Deployment(), Span(FIRST, FRIDAY), print)
+    assert materialized == []
+
+
 def test_the_model_of_fixed_periods_is_trained_without_a_range(materialized: Materialized) -> None:
     form = strategy_form(prices={"start": date(2020, 1, 2), "stocks": 12}, periods=FIXED)
     runs.run_strategy("mine", form, Deployment(), Span(date(2022, 6, 1), date(2022, 6, 1)), lambda _: None)

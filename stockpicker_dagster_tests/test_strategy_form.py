@@ -161,7 +161,8 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("features.names", {"names": ["momentum_12_2"]}, ["'momentum_12_2'", "did you mean 'momentum_12_7'?"]),
     ("features.names", {"names": []}, ["[]", "at least 1"]),
     ("features.names.0", {"names": [False]}, ["False was read as a bool", "quote it"]),
-    ("features.compute", {"compute": "spark"}, ["'compute' is no field here", "known: fundamentals, "]),
+    ("features.compute", {"compute": "dask"}, ["'dask' is not allowed", "'local', 'spark'"]),
+    ("features.cores", {"cores": 2}, ["'cores' is no field here", "known: compute, fundamentals, "]),
     ("features.fundamentals", {"fundamentals": "terminal"}, ["'terminal' is not allowed", "'edgar'"]),
     ("features.set", {"set": "multi_factor"}, ["'multi_factor' needs figures", "add `fundamentals: edgar`"]),
     ("features.fundamentals", {"fundamentals": "edgar"}, ["of no use to set 'factors'", "leave it out"]),
@@ -411,6 +412,17 @@ def test_settings_reach_the_source() -> None:
         built = PricesForm.model_validate(files | added).build()
         assert isinstance(built, FilesSource)
         assert built.currency == currency
+
+
+def test_where_features_are_computed_is_no_part_of_the_definition() -> None:
+    local, spark, other = (
+        StrategyForm.model_validate(attributes(features=features))
+        for features in ({}, {"compute": "spark"}, {"set": "alpha158"})
+    )
+    assert spark.features.compute == "spark"
+    for asset in ("scaled_features", "trained_model", "backtest_metrics"):
+        assert local.definition(asset) == spark.definition(asset) != other.definition(asset)
+    assert local.features_definition == spark.features_definition != other.features_definition
 
 
 def test_where_a_file_of_a_list_lies_is_no_part_of_the_definition() -> None:

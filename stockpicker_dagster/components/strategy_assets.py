@@ -27,13 +27,14 @@ from stockpicker_dagster.components.metadata import (
 from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
 from stockpicker_dagster.components.sectors import book_sectors
 from stockpicker_dagster.components.training_runs import train_periods
+from stockpicker_dagster.compute.resource import Computing
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.evaluation.judgement import judge
 from stockpicker_dagster.evaluation.stored_days import stored_backtest
 from stockpicker_dagster.market.decision_records import definition_under, load_decisions
 from stockpicker_dagster.market.universes import Universe
 from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA, summarize
-from stockpicker_dagster.research.cross_section import scale
+from stockpicker_dagster.research.cross_section import scale_at
 from stockpicker_dagster.research.exposures import sessions_needed, size_and_beta
 from stockpicker_dagster.research.neutralization import Exposures
 from stockpicker_dagster.research.plan import PLAN_SCHEMA, plan_rebalance
@@ -145,7 +146,7 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
     @dg.asset(
         **strategy.settings(
             "scaled_features",
-            {"numba", "parquet"},
+            {"spark" if form.features.compute == "spark" else "numba", "parquet"},
             "The universe's members on the day, each feature scaled over that day's cross-section, imputed and finite.",
             column_schema(columns),
             checks.SCALED,
@@ -154,7 +155,7 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
         deps=_membership_deps(strategy),
     )
     def scaled_features(
-        context: dg.AssetExecutionContext, features: pl.LazyFrame, deployment: Deployment
+        context: dg.AssetExecutionContext, features: pl.LazyFrame, deployment: Deployment, computing: Computing
     ) -> dg.MaterializeResult:
         days = sessions_of(context)
         source, lake = form.prices.build(), deployment.lake
@@ -168,7 +169,10 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
         )
         scaling = form.scaling
         exposures = _exposures(strategy, universe, rows, lake)
-        table = scale(rows, strategy.features, scaling.method, scaling.imputation, scaling.quantiles, exposures)
+        where = computing.at(form.features.compute)
+        table = scale_at(
+            where, rows, strategy.features, scaling.method, scaling.imputation, scaling.quantiles, exposures
+        )
         raw, view = _looked_at(strategy, lake, days, rows, table)
         describe_last(
             context,

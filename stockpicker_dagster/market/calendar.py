@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -71,6 +71,10 @@ class TradingCalendar:
 
     def __repr__(self) -> str:
         return f"TradingCalendar({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is the one of that process, by name."""
+        return trading_calendar, (self.name,)
 
     def sessions(self, first: date, last: date) -> list[date]:
         """The sessions from `first` to `last`, both included; empty if there are none."""

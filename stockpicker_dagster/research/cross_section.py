@@ -8,6 +8,7 @@ The conventions follow Gu, Kelly and Xiu (2020), section 2.1, and scikit-learn's
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from stockpicker_dagster.compute import Compute
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.neutralization import Exposures, neutralize_blocks
 from stockpicker_dagster.research.order_statistics import (
@@ -95,6 +97,39 @@ def scale(
     # Each column is worked on by one thread alone: how many there are changes no byte.
     with ThreadPoolExecutor(_PROCESSORS) as pool:
         return ordered.select("symbol", "date").with_columns(pool.map(one, features))
+
+
+def scale_at(
+    where: Compute,
+    frame: pl.DataFrame,
+    features: Sequence[str],
+    method: Method = "standard",
+    imputation: Imputation = "median",
+    winsorize: tuple[float, float] | None = None,
+    exposures: Exposures | None = None,
+) -> pl.DataFrame:
+    """`scale`, computed at `where`; that changes nothing, as dates do not see each other."""
+    _check(frame, features, method, imputation, winsorize)
+    # Not the exposures themselves: their rows go where the rows of their dates go.
+    named = None if exposures is None else (exposures.sector, exposures.others)
+    work = partial(_scale_for, tuple(features), method, imputation, winsorize, named)
+    frames = [frame.select("symbol", "date", *features), *([] if exposures is None else [exposures.table])]
+    schema = {"symbol": pl.String, "date": pl.Date, **dict.fromkeys(features, pl.Float32)}
+    return where.run(work, frames, "date", schema)
+
+
+def _scale_for(
+    features: Sequence[str],
+    method: Method,
+    imputation: Imputation,
+    winsorize: tuple[float, float] | None,
+    exposed_to: tuple[str | None, tuple[str, ...]] | None,
+    frame: pl.DataFrame,
+    exposures: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """`scale`, frames last: for all dates, or for any of them."""
+    known = None if exposed_to is None or exposures is None else Exposures(exposures, *exposed_to)
+    return scale(frame, features, method, imputation, winsorize, known)
 
 
 def scale_blocks(values: Floats, blocks: Blocks, method: Method, imputation: Imputation) -> Floats:

@@ -24,11 +24,15 @@ FOLDER = "features"
 
 @dataclass(frozen=True)
 class FeatureModule:
-    """A loaded module: the set that it declares, under its own name, and `code`, a digest of its sources."""
+    """A loaded module: the set that it declares, under its own name, and `code`, a digest of its sources.
+
+    `module` is the name that Python knows it by.
+    """
 
     features: FeatureSet
     path: Path
     code: str
+    module: str
 
 
 _loaded: dict[tuple[Path, str], FeatureModule] = {}
@@ -50,7 +54,7 @@ def feature_module(name: str) -> FeatureModule:
     path = Path(spec.origin)
     code = _digest(path)
     if (path, code) not in _loaded:
-        _loaded[path, code] = FeatureModule(_declared(name, path, _executed(name, spec, path)), path, code)
+        _loaded[path, code] = FeatureModule(_declared(name, path, _executed(name, spec, path)), path, code, spec.name)
     return _loaded[path, code]
 
 

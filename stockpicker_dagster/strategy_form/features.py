@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from stockpicker_dagster.compute import Place
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.features.declaration import FeatureSet, feature_set
 from stockpicker_dagster.strategy_form.base import Form, Misfit
@@ -31,6 +32,11 @@ class FeaturesForm(Form):
         description="For a set that needs figures of companies, such as `multi_factor`: `edgar`, what they reported to "
         "the SEC of the United States.",
     )
+    compute: Place = Field(
+        "local",
+        description="Where features and scaling are computed: `local`, in this process, or `spark`, on a cluster. It "
+        "changes nothing of them. A set that several strategies share runs on Spark if one of them asks for it.",
+    )
 
     # Kept from when the form was validated: what is computed and what it is stored as are of one version of the module.
     _own: FeatureModule | None = PrivateAttr(None)
@@ -44,6 +50,11 @@ class FeaturesForm(Form):
     def code(self) -> str | None:
         """A digest of the module's sources; None for a set that ships."""
         return self._own.code if self._own else None
+
+    @property
+    def own_modules(self) -> tuple[str, ...]:
+        """The name under which the module was imported, which other machines do not know; none for a set that ships."""
+        return (self._own.module,) if self._own else ()
 
     def declared(self) -> FeatureSet:
         """The whole set, as it is declared."""

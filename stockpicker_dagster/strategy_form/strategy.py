@@ -227,7 +227,7 @@ class StrategyForm(Form):
             raise Misfit(str(error), "periods") from error
 
 
-_NOT_COUNTED = ("path", "symbol_changes")
+_NOT_COUNTED = ("path", "symbol_changes", "compute")
 
 
 def features_definition(prices: PricesForm, name: str, code: str | None) -> str:
@@ -239,7 +239,8 @@ def definition_of(*parts: BaseModel | str) -> str:
     """Sixteen hexadecimal digits that change with any value in `parts`, except for where files lie.
 
     A universe's file counts by its name. A price file does not count at all, because whether it still says the same
-    about a stored day is found out row by row; nor do symbol changes, which never give a stored row another id.
+    about a stored day is found out row by row; nor do symbol changes, which never give a stored row another id; nor
+    where features are computed, which changes nothing of them.
     """
     plain = [part if isinstance(part, str) else _without_paths(part.model_dump()) for part in parts]
     text = json.dumps(
@@ -249,7 +250,7 @@ def definition_of(*parts: BaseModel | str) -> str:
 
 
 def _without_paths(value: Any) -> Any:
-    """The dumped form without any `path`, be it that of a source in a list, and without `symbol_changes`."""
+    """The dumped form without what does not count, at any depth."""
     if isinstance(value, dict):
         return {name: _without_paths(part) for name, part in value.items() if name not in _NOT_COUNTED}
     return [_without_paths(part) for part in value] if isinstance(value, list) else value

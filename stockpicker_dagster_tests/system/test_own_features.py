@@ -51,14 +51,14 @@ FEATURES = (peeking,)
 TABLE = "hand_made/mine/features"
 
 
-def with_module(root: Path, text: str, price_file: Path) -> Pipeline:
-    """A strategy on the hand-made market in `root` whose module `mine` says `text`."""
+def with_module(root: Path, text: str, price_file: Path, compute: str = "local") -> Pipeline:
+    """A strategy on the hand-made market in `root` whose module `mine` says `text`, computed at `compute`."""
     (root / "features").mkdir(parents=True, exist_ok=True)
     (root / "features" / "mine.py").write_text(HEAD + text)
     before = os.environ["STOCKPICKER_HOME"]
     os.environ["STOCKPICKER_HOME"] = str(root)
     try:
-        return Pipeline(root, {"own": files_form(price_file, features={"module": "mine"})})
+        return Pipeline(root, {"own": files_form(price_file, features={"module": "mine", "compute": compute})})
     finally:
         os.environ["STOCKPICKER_HOME"] = before
 

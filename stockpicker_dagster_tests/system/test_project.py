@@ -46,6 +46,7 @@ ROOMS = (
     "training",
     "research",
     "market",
+    "compute",
     "storage",
     "home",
     "code_version",

@@ -15,6 +15,7 @@ import polars as pl
 from stockpicker_dagster.components import checks
 from stockpicker_dagster.components.metadata import column_schema, describe_last, lines_plot, row_counts
 from stockpicker_dagster.components.partitions import sessions_of, trading_days
+from stockpicker_dagster.compute import Place
 from stockpicker_dagster.defs.market.features import features_asset
 from stockpicker_dagster.defs.market.fundamentals import fundamentals
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
@@ -56,8 +57,14 @@ def market_definitions(strategies: Strategies) -> dg.Definitions:
             chosen = shared.declared()
             if form.split_adjusted:
                 chosen = chosen.without_price_level()
-            assets.append(features_asset(form, chosen, _owners(users), shared.code))
+            assets.append(features_asset(form, chosen, _owners(users), shared, _place(users, shared.name)))
     return dg.Definitions(assets=assets)
+
+
+def _place(users: Strategies, name: str) -> Place:
+    """Where a feature set is computed: on Spark if any strategy that uses it asks for that."""
+    asked = {user.features.compute for user in users.values() if user.features.name == name}
+    return "spark" if "spark" in asked else "local"
 
 
 def _sources(strategies: Strategies) -> Iterator[tuple[PricesForm, Strategies]]:

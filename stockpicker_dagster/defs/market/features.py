@@ -15,25 +15,27 @@ from stockpicker_dagster.components.feature_trials import tried_on_invented_pric
 from stockpicker_dagster.components.feature_view import FeatureView, stored_before
 from stockpicker_dagster.components.metadata import day_counts, describe_last
 from stockpicker_dagster.components.partitions import looking_back, sessions_of, trading_days
+from stockpicker_dagster.compute import Place
+from stockpicker_dagster.compute.resource import Computing
 from stockpicker_dagster.defs.market.fundamentals import FACTS_LOOKBACK, statements_in_force
 from stockpicker_dagster.research.features.computation import compute_by_year
 from stockpicker_dagster.research.features.declaration import FeatureSet
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import DEFINITION, DayPieces
-from stockpicker_dagster.strategy_form import PricesForm, features_definition
+from stockpicker_dagster.strategy_form import FeaturesForm, PricesForm, features_definition
 
 _LONGEST_YEAR = 255
 """More sessions than any year has: an anchor lies at most this far before a look-back."""
 
 
 def features_asset(
-    form: PricesForm, features: FeatureSet, owners: Sequence[str], code: str | None = None
+    form: PricesForm, features: FeatureSet, owners: Sequence[str], shared: FeaturesForm, compute: Place
 ) -> dg.AssetsDefinition:
-    """The asset `<source>/<feature set>/features`; `code` is the digest of the module that a set of one's own is from.
+    """The asset `<source>/<feature set>/features`, computed at the place `compute`; `shared` is what a form says of it.
 
-    Such a set is tried before anything of it is stored.
+    A set from a module of one's own is tried before anything of it is stored.
     """
-    calendar = form.exchange_calendar
+    calendar, code = form.exchange_calendar, shared.code
     key = dg.AssetKey([form.key, features.name, "features"])
 
     @dg.asset(
@@ -47,7 +49,7 @@ def features_asset(
         partitions_def=trading_days(form.start, form.calendar),
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=form.key,
-        kinds={"numba", "parquet"},
+        kinds={"spark" if compute == "spark" else "numba", "parquet"},
         owners=owners,
         description=f"The feature set {features.name!r} of every stock, from prices up to the day alone.",
         metadata={"dagster/column_schema": _feature_columns(features)},
@@ -55,7 +57,11 @@ def features_asset(
         dagster_type=dg.Any,
     )
     def feature_table(
-        context: dg.AssetExecutionContext, deployment: Deployment, prices: pl.LazyFrame, **facts: pl.LazyFrame
+        context: dg.AssetExecutionContext,
+        deployment: Deployment,
+        computing: Computing,
+        prices: pl.LazyFrame,
+        **facts: pl.LazyFrame,
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         days = sessions_of(context)
         if code is not None:
@@ -69,7 +75,8 @@ def features_asset(
             return next((statements_in_force(each, some) for each in facts.values()), None)
 
         def pieces() -> Iterator[tuple[Sequence[date], pl.DataFrame]]:
-            yield from view.watched(compute_by_year(features, prices, days, calendar, form.start, statements))
+            where = computing.at(compute, shared.own_modules)
+            yield from view.watched(compute_by_year(features, prices, days, calendar, form.start, statements, where))
             # Everything is stored now, and Dagster has not yet written down that it is.
             figures = view.figures
             counts = dict(zip(figures.days, figures.stocks.tolist(), strict=True))

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from stockpicker_dagster.compute import Compute
+from stockpicker_dagster.compute.in_process import IN_PROCESS
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.features.declaration import FeatureSet
 from stockpicker_dagster.research.features.panel import PANEL_COLUMNS, Panel
@@ -100,10 +103,12 @@ def compute_by_year(
     calendar: "TradingCalendar",
     start: date,
     statements: Callable[[Sequence[date]], pl.DataFrame | None] = lambda days: None,
+    where: Compute = IN_PROCESS,
 ) -> Iterator[tuple[list[date], pl.DataFrame]]:
     """`compute`, a calendar year of `days` at a time, with those days: no more of it is held than a year.
 
-    What a year needs of `prices` is collected when it is its turn; `statements` is asked for those of its days.
+    What a year needs of `prices` is collected when it is its turn; `statements` is asked for those of its days. `where`
+    it is computed changes nothing: stocks do not see each other.
     """
     years: dict[int, list[date]] = {}
     for day in sorted(set(days)):
@@ -111,7 +116,23 @@ def compute_by_year(
     for of_year in years.values():
         needed = first_needed(of_year, features.lookback, calendar, start)
         rows = prices.filter(pl.col("date").is_between(needed, of_year[-1])).select("symbol", "date", *PANEL_COLUMNS)
-        yield of_year, compute(features, rows.collect(), of_year, calendar, start, needed, statements(of_year))
+        said = statements(of_year)
+        frames = [rows.collect(), *([] if said is None else [said])]
+        work = partial(_compute_for, features, of_year, calendar, start, needed)
+        yield of_year, where.run(work, frames, "symbol", _empty(features).schema)
+
+
+def _compute_for(
+    features: FeatureSet,
+    days: Sequence[date],
+    calendar: "TradingCalendar",
+    start: date,
+    loaded_from: date,
+    prices: pl.DataFrame,
+    statements: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """`compute`, frames last: for all stocks, or for any of them."""
+    return compute(features, prices, days, calendar, start, loaded_from, statements)
 
 
 def _stretches(

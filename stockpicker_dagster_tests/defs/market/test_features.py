@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from stockpicker_dagster.components import checks
+from stockpicker_dagster.compute.resource import Computing
 from stockpicker_dagster.defs.market.assets import market_definitions
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.storage.deployment import Deployment
@@ -23,7 +24,7 @@ TABLE = "simulated/alpha158/features"
 def materialize(form: StrategyForm, asset: str, first: date, last: date) -> dg.ExecuteInProcessResult:
     definitions = dg.Definitions.merge(
         market_definitions({"one": form}),
-        dg.Definitions(resources={"io_manager": LakeIOManager(), "deployment": Deployment()}),
+        dg.Definitions(resources={"io_manager": LakeIOManager(), "deployment": Deployment(), "computing": Computing()}),
     )
     return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         asset_selection=[dg.AssetKey(asset.split("/"))],
