@@ -149,7 +149,8 @@ def test_an_accepted_row_reaches_every_later_day_and_daily_runs_equal_a_backfill
     decided = (home / "lake" / "mine" / "decisions" / "000001.json").read_bytes()
     for name, spans in {
         "range": [(DAYS[0], DAYS[-1])],
-        "daily": [(DAYS[0], DAYS[5]), *((day, day) for day in DAYS[6:])],
+        # The day before the jump, the jump, and the day after; then the rest, the dividend among them, and the last.
+        "daily": [(DAYS[0], DAYS[4]), *((day, day) for day in DAYS[5:8]), (DAYS[8], DAYS[-2]), (DAYS[-1], DAYS[-1])],
     }.items():
         enter(tmp_path / name, monkeypatch)
         folder = tmp_path / name / "lake" / "mine" / "decisions"

@@ -28,7 +28,8 @@ a statement says so where one was."""
 _Starts = list[tuple[date | None, str]]
 """From which day on (None: ever) a name stands for which security, ascending."""
 
-_LIFE = "~"
+LIFE = "~"
+"""Stands in the id of a security behind a ticker that was another one's before."""
 _COLUMNS = ("old", "new", "date")
 _TRADED = pl.col("close").is_finite() & (pl.col("close") > 0) & (pl.col("volume") > 0)
 
@@ -261,8 +262,8 @@ def _change(path: Path, line: int, old: str, new: str, day: str) -> SymbolChange
             f"{path}, line {line}: {old or 'nothing'},{new or 'nothing'},{day or 'nothing'} is no symbol change; write "
             "old,new,date such as FB,META,2022-06-09, with old blank where another company takes up the ticker"
         ) from error
-    if _LIFE in change.old + change.new:
-        raise InvalidInput(f"{path}, line {line}: {change} has a {_LIFE}, which no ticker has; name tickers, not ids")
+    if LIFE in change.old + change.new:
+        raise InvalidInput(f"{path}, line {line}: {change} has a {LIFE}, which no ticker has; name tickers, not ids")
     return change
 
 
@@ -279,7 +280,7 @@ def _tenures_from(changes: Sequence[SymbolChange], shown_early: Collection[Symbo
 
     def another(ticker: str) -> str:
         lives[ticker] = lives.get(ticker, 1) + 1
-        return f"{ticker}{_LIFE}{lives[ticker]}"
+        return f"{ticker}{LIFE}{lives[ticker]}"
 
     for day, of_day in groupby(sorted(changes, key=lambda change: change.day), key=lambda change: change.day):
         today = [change for change in of_day if change.old != change.new]
@@ -324,7 +325,7 @@ def _as_listed(tenures: Sequence[_Tenure]) -> _Starts:
 
 
 def _first_ticker(security: str) -> str:
-    return security.split(_LIFE)[0]
+    return security.split(LIFE)[0]
 
 
 def resumptions(rows: pl.DataFrame, identities: Identities, calendar: TradingCalendar) -> list[SymbolChange]:
@@ -334,7 +335,9 @@ def resumptions(rows: pl.DataFrame, identities: Identities, calendar: TradingCal
     Rows without a trade neither end nor begin a security. A re-use is decided by trades up to its day alone; of what is
     not among the rows nothing is said. Nothing is found where a statement says that the security is the same.
     """
-    traded = rows.filter(_TRADED).select("symbol", "date").sort("symbol", "date")
+    # A day beyond the exchange's calendar is a mistake, which its row is rejected for.
+    known = pl.col("date").is_between(calendar.first_day, calendar.last_day)
+    traded = rows.filter(_TRADED & known).select("symbol", "date").sort("symbol", "date")
     again = (pl.col("symbol") == pl.col("symbol").shift(1)) & (
         (pl.col("date") - pl.col("date").shift(1)).dt.total_days() > REUSED_AFTER
     )

@@ -339,7 +339,7 @@ MESSY_ROWS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(rows=MESSY_ROWS)
 def test_judgements_equal_those_of_a_row_by_row_walk(rows: list[Row]) -> None:
     walk = Walk()

@@ -5,10 +5,11 @@ on disk. What a row becomes depends on it and on earlier rows only, so that a fi
 unchanged. Judging rows is the matter of `market.prices`.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import polars as pl
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.market.calendar import TradingCalendar, trading_calendar
 from stockpicker_dagster.market.corrections import Decision
-from stockpicker_dagster.market.identity import Identities, SymbolChange
+from stockpicker_dagster.market.identity import LIFE, Identities, SymbolChange
 from stockpicker_dagster.market.prices import inferred_adjustment
 from stockpicker_dagster.market.sources import Basis, Fetched, file_tails
 from stockpicker_dagster.market.sources.exchange import ExchangeVenue
@@ -34,6 +35,7 @@ _FEW = 50
 """Up to so many symbols are looked up in the files by themselves, rather than everything being judged for them."""
 _JUST_BEFORE = timedelta(days=14)
 """A ticker with a row so shortly before a change is in use then."""
+_UTC, _MIDNIGHT, _MOMENT = r"(?i)(z|\+00:?00)$", r"^.{10}[T ]00:00(:00(\.0+)?)?\D", "%Y-%m-%d %H:%M:%S"
 _NULLS = ["", "null", "None", "NA", "N/A"]
 
 
@@ -158,7 +160,7 @@ class FilesSource:
         return InvalidInput(f"source {self.name!r} has not one acceptable row in {self.path} ({counted}); correct them")
 
     def _rules(self) -> Rules:
-        meaning = _as_shown(self.identities, self.path, _fingerprint(self.path))
+        meaning = _as_shown(self.identities, self.path, _fingerprint(self.path), self.calendar.time_zone)
         return Rules(self.basis, self.calendar.name, meaning, self.decisions, self.currency)
 
     def _book(self) -> "_Book":
@@ -245,13 +247,13 @@ def _fingerprint(path: Path) -> Fingerprint:
 
 
 @lru_cache(maxsize=8)
-def _as_shown(identities: Identities, path: Path, fingerprint: Fingerprint) -> Identities:
+def _as_shown(identities: Identities, path: Path, fingerprint: Fingerprint, zone: str) -> Identities:
     """What tickers mean in these files, of which some may show the history before a change under the new ticker."""
     changes = [change for change in identities.changes if change.old not in ("", change.new)]
     if not changes:
         return identities
     tickers = {ticker for change in changes for ticker in (change.old, change.new)}
-    rows = pl.concat(_read(Path(file), tickers).select("symbol", "date") for file, _, _ in fingerprint)
+    rows = pl.concat(_read(Path(file), zone, tickers).select("symbol", "date") for file, _, _ in fingerprint)
     days = {ticker: found["date"].sort() for (ticker,), found in rows.group_by("symbol")}
 
     def shown(ticker: str, change: SymbolChange) -> bool:
@@ -266,14 +268,14 @@ def _as_shown(identities: Identities, path: Path, fingerprint: Fingerprint) -> I
 @lru_cache(maxsize=2)
 def _load(path: Path, fingerprint: Fingerprint, rules: Rules, tail_name: str | None) -> _Book:
     """Everything, judged year by year: a whole market at once would take several times its memory."""
-    files = [Path(file) for file, _, _ in fingerprint]
+    files, zone = [Path(file) for file, _, _ in fingerprint], rules.calendar.time_zone
     _refuse_other_columns(files)
-    ranges = {file: _dates_of(file) for file in files} if len(files) > 1 else {}
+    ranges = {file: _dates_of(file, zone) for file in files} if len(files) > 1 else {}
     tail, kept, judged = Tail(), None, list[Judged]()
     boundary: date | None = None
     states: dict[str, FileState] = {}
     for group in _groups(files, ranges):
-        tables = _read_all(group)
+        tables = _read_all(group, zone)
         rows = pl.concat(tables.values())
         last = max((last for _, last in ranges.values() if last), default=rows["date"].max())
         boundary = file_tails.boundary(last) if isinstance(last, date) else None
@@ -292,7 +294,7 @@ def _load(path: Path, fingerprint: Fingerprint, rules: Rules, tail_name: str | N
 def _load_recent(path: Path, fingerprint: Fingerprint, rules: Rules, tail_name: str) -> _Book | None:
     """What is dated after the tail that was kept; None if none was, or if a row before it may have changed."""
     kept = file_tails.kept(tail_name, str(path), rules)
-    tables = _changed_since(kept, fingerprint) if kept else None
+    tables = _changed_since(kept, fingerprint, rules.calendar.time_zone) if kept else None
     if kept is None or tables is None:
         return None
     tail, since = kept.tail, kept.tail.through
@@ -314,7 +316,7 @@ def _load_recent(path: Path, fingerprint: Fingerprint, rules: Rules, tail_name: 
 
 def _load_few(path: Path, rules: Rules, tickers: frozenset[str], last: date, trading_days: pl.Series) -> _Book:
     """What there is about a few tickers up to `last`, where the `trading_days` of all symbols are known."""
-    tables = [_read(Path(file), tickers, last) for file, _, _ in _fingerprint(path)]
+    tables = [_read(Path(file), rules.calendar.time_zone, tickers, last) for file, _, _ in _fingerprint(path)]
     piece, tail = _extended(Tail(), pl.concat(tables), path, rules)
     delistings = delistings_by_silence(quoted(piece.prices, piece.quarantine), trading_days)
     return _Book(piece.prices, delistings, piece.quarantine, trading_days, reused=tail.reused)
@@ -329,7 +331,7 @@ def _keep(name: str, tail: Tail, path: Path, rules: Rules, states: Mapping[str, 
     file_tails.keep(name, tail, file_tails.settings(str(path), rules, tail.through), states)
 
 
-def _changed_since(kept: KeptTail, fingerprint: Fingerprint) -> dict[Path, pl.DataFrame] | None:
+def _changed_since(kept: KeptTail, fingerprint: Fingerprint, zone: str) -> dict[Path, pl.DataFrame] | None:
     """The files that have, or may have, rows after the tail; None if one before it may have changed."""
     assert kept.tail.rows is not None
     if set(kept.files) - {file for file, _, _ in fingerprint}:
@@ -340,7 +342,7 @@ def _changed_since(kept: KeptTail, fingerprint: Fingerprint) -> dict[Path, pl.Da
         untouched = state is not None and (state.changed, state.size) == (changed, size)
         if untouched and state is not None and not state.goes_on:
             continue
-        table = _read(Path(file))
+        table = _read(Path(file), zone)
         earlier = table.filter(pl.col("date") <= kept.tail.through)
         as_before = untouched or file_tails.digest_of(earlier) == (state.digest if state else file_tails.NO_ROWS)
         if table.columns != kept.tail.rows.columns or not as_before:
@@ -375,11 +377,11 @@ def _by_year(rows: pl.DataFrame, boundary: date | None) -> Iterator[pl.DataFrame
 Dates = tuple[date | None, date | None]
 
 
-def _dates_of(file: Path) -> Dates:
+def _dates_of(file: Path, zone: str) -> Dates:
     """The first and last date in a file, None without rows, from that one column alone."""
     column = _columns(file, _column_names(file))["date"]
     ends = _scan(file).select(first=pl.col(column).min(), last=pl.col(column).max()).collect()
-    first, last = (_dates(ends[name], file).item() for name in ("first", "last"))
+    first, last = (_dates(ends[name], file, zone).item() for name in ("first", "last"))
     return first, last
 
 
@@ -416,12 +418,12 @@ def _column_names(file: Path) -> list[str]:
         raise InvalidInput(f"the price file {file} cannot be read as Parquet or CSV: {error}") from error
 
 
-def _read_all(files: Sequence[Path]) -> dict[Path, pl.DataFrame]:
+def _read_all(files: Sequence[Path], zone: str) -> dict[Path, pl.DataFrame]:
     """The rows of each file: the required columns, and events in `_EVENTS` or in `adj_close`."""
-    return {file: _read(file) for file in files}
+    return {file: _read(file, zone) for file in files}
 
 
-def _read(file: Path, symbols: Collection[str] | None = None, last: date | None = None) -> pl.DataFrame:
+def _read(file: Path, zone: str, symbols: Collection[str] | None = None, last: date | None = None) -> pl.DataFrame:
     """The rows of a file, of all symbols or of some, and up to the day `last` where its dates are no text."""
     try:
         table = _scan(file).select(
@@ -440,7 +442,7 @@ def _read(file: Path, symbols: Collection[str] | None = None, last: date | None 
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InvalidInput(f"the price file {file} cannot be read as Parquet or CSV: {error}") from error
     numbers = [name for name in rows.columns if name not in _TEXTS]
-    rows = rows.with_columns(_dates(rows["date"], file), *[_floats(rows[name], file) for name in numbers])
+    rows = rows.with_columns(_dates(rows["date"], file, zone), *[_floats(rows[name], file) for name in numbers])
     return _with_normal_symbols(rows, file)
 
 
@@ -472,15 +474,27 @@ def _columns(file: Path, found: list[str]) -> dict[str, str]:
     if not events:
         missing.append("adj_close (or dividend and split_ratio)")
     if missing:
-        raise InvalidInput(f"{file} lacks {', '.join(missing)}; found: {', '.join(found)}")
+        hint = "; separate columns with commas" if len(found) == 1 and re.search(r"[;\t|]", found[0]) else ""
+        raise InvalidInput(f"{file} lacks {', '.join(missing)}; found: {', '.join(found)}{hint}")
     currency = [name for name in ("currency",) if name in by_name]
     return {name: by_name[name] for name in (*_REQUIRED, *events, *currency)}
 
 
-def _dates(column: pl.Series, file: Path) -> pl.Series:
-    if column.dtype != pl.String:
+def _dates(column: pl.Series, file: Path, zone: str) -> pl.Series:
+    """The days that a column of dates, moments or text means: midnights mean their day, other moments that of the
+    exchange's `zone`. A moment at another place of the world would otherwise be dated a day early."""
+    if isinstance(column.dtype, pl.Datetime) and column.dtype.time_zone is not None:
+        midnights = bool((column.dt.time() == time()).all())
+        return (column if midnights else column.dt.convert_time_zone(zone)).dt.date()
+    if column.dtype in (pl.Date, pl.Datetime):
         return column.cast(pl.Date)
+    if column.dtype != pl.String:
+        raise InvalidInput(f"{file}: the dates are {column.dtype}, such as {column.first()}; write them as 2024-03-08")
     days = column.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+    moments = column.str.contains(_UTC) & ~column.str.contains(_MIDNIGHT)
+    if moments.any():
+        utc = column.str.slice(0, 19).str.replace("T", " ").str.to_datetime(_MOMENT, strict=False, time_zone="UTC")
+        days = days.zip_with(~moments.fill_null(False), utc.dt.convert_time_zone(zone).dt.date())
     wrong = column.filter(days.is_null() & column.is_not_null())
     if len(wrong):
         raise InvalidInput(f"{file}: date {wrong[0]!r} is not understood ({len(wrong)} rows); write it as 2024-03-08")
@@ -488,6 +502,8 @@ def _dates(column: pl.Series, file: Path) -> pl.Series:
 
 
 def _floats(column: pl.Series, file: Path) -> pl.Series:
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
+        raise InvalidInput(f"{file}: {column.name} is {column.dtype}, such as {column.first()}; write numbers")
     numbers = column.cast(pl.Float64, strict=False)
     wrong = column.filter(numbers.is_null() & column.is_not_null())
     if len(wrong):
@@ -501,6 +517,8 @@ def _with_normal_symbols(rows: pl.DataFrame, file: Path) -> pl.DataFrame:
         raise InvalidInput(f"{file}: {nameless} rows have no symbol or no date; fill or remove them")
     given = rows["symbol"].cast(pl.String)
     names = given.unique()
+    if ids := sorted(name for name in names if LIFE in name):
+        raise InvalidInput(f"{file}: symbol {ids[0]!r} has a {LIFE}, which no ticker has; name tickers, not ids")
     return rows.with_columns(symbol=given.replace_strict(names, [normalise_symbol(name) for name in names]))
 
 

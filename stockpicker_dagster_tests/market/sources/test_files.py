@@ -260,6 +260,8 @@ def test_a_file_that_grew_is_read_again(tmp_path: Path) -> None:
         (lambda f: f.with_columns(date=pl.lit("3.1.2023")), "as_traded", "date '3.1.2023' is not understood"),
         (lambda f: f.with_columns(close=pl.lit("dear")), "as_traded", "close 'dear' is no number"),
         (lambda f: f.with_columns(symbol=pl.lit(None, pl.String)), "as_traded", "have no symbol"),
+        (lambda f: f.with_columns(date=pl.lit(20230103)), "as_traded", "date '20230103' is not understood"),
+        (lambda f: f.with_columns(symbol=pl.lit("ABC~2")), "as_traded", "'ABC~2' has a ~, which no ticker has"),
         (lambda f: f, "split_adjusted", "EVT has 2 on 2023-01-18; declare it as_traded"),
         (lambda f: f.clear(), "as_traded", "not one acceptable row"),
     ],
@@ -486,6 +488,58 @@ def test_the_sessions_are_those_of_the_exchange_that_is_named(tmp_path: Path) ->
     # Martin Luther King's day in New York.
     here = FilesSource("mine", path, "as_traded", days[0]).everything()
     assert here.quarantine.select("date", "reason").rows() == [(monday, "not_a_session")]
+
+
+MOMENTS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "midnights of the exchange": lambda day: day.cast(pl.Datetime("us")).dt.replace_time_zone("Asia/Tokyo"),
+    "midnights elsewhere": lambda day: day.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+    "the same moments in UTC": lambda day: (
+        day.cast(pl.Datetime("us")).dt.replace_time_zone("Asia/Tokyo").dt.convert_time_zone("UTC")
+    ),
+    "text": lambda day: day.cast(pl.String),
+    "text of midnights": lambda day: day.cast(pl.String) + "T00:00:00Z",
+    "text with the exchange's offset": lambda day: day.cast(pl.String) + " 00:00:00+09:00",
+    "text in UTC": lambda day: (day - pl.duration(days=1)).cast(pl.String) + "T15:00:00Z",
+}
+
+
+@pytest.mark.parametrize("written", MOMENTS)
+def test_a_moment_is_of_the_day_that_the_exchange_has_then_and_never_of_an_earlier_one(
+    tmp_path: Path, written: str
+) -> None:
+    tokyo = trading_calendar("XTKS")
+    days = tokyo.sessions(date(2023, 1, 10), date(2023, 1, 20))
+    row = hand_made().row(0, named=True)
+    frame = pl.DataFrame({**row, "date": days}).with_columns(MOMENTS[written](pl.col("date")).alias("date"))
+    path = source(tmp_path, frame, "p.parquet").path
+    answer = FilesSource("mine", path, "as_traded", days[0], tokyo).everything()
+    assert answer.prices["date"].to_list() == days
+    assert answer.quarantine.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ({"date": pl.lit(20230103)}, "the dates are Int32, such as 20230103; write them as 2024-03-08"),
+        ({"close": pl.concat_list("close")}, r"close is List\(Float64\), such as"),
+        ({"volume": pl.col("date")}, "volume is Date, such as 2023-01-03; write numbers"),
+    ],
+)
+def test_columns_of_other_kinds_are_refused_in_a_sentence(
+    tmp_path: Path, spoilt: dict[str, pl.Expr], said: str
+) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        source(tmp_path, hand_made().with_columns(**spoilt), "p.parquet").everything()
+
+
+@pytest.mark.parametrize("day", ["1970-01-02", "2099-01-02"])
+def test_a_day_beyond_the_calendar_is_rejected_alone(tmp_path: Path, day: str) -> None:
+    rows = hand_made()
+    odd = rows.filter(pl.col("symbol") == "TWO").head(1).with_columns(date=pl.lit(date.fromisoformat(day)))
+    answer = source(tmp_path, pl.concat([rows, odd])).everything()
+    assert answer.quarantine.filter(pl.col("reason") == "not_a_session")["date"].to_list() == [date.fromisoformat(day)]
+    assert answer.prices.height + answer.quarantine.height == rows.height + 1
+    assert set(answer.prices["symbol"]) == {"EVT", "NEW", "OLD", "TWO"}
 
 
 # The real files

@@ -47,12 +47,12 @@ def what_a_run_would_have(rows: pl.DataFrame, days: list[date]) -> pl.DataFrame:
     return pl.concat([kept.drop("last"), scanned])
 
 
-@pytest.mark.parametrize("length", [1, 11])
+@pytest.mark.parametrize("length", [1, 23])
 def test_pieces_judged_alone_are_the_whole(length: int) -> None:
     rows = ugly_rows()
     prices, quarantine = judge(rows, DAYS, NYSE)
     assert quarantine["reason"].n_unique() >= 4
-    starts = range(0, len(DAYS), length) if length > 1 else range(3, len(DAYS), 12)
+    starts = range(0, len(DAYS), length) if length > 1 else range(3, len(DAYS), 23)
     pieces = [DAYS[start : start + length] for start in starts]
     found = [judge(what_a_run_would_have(rows, days), days, NYSE) for days in pieces]
     asked = [day for days in pieces for day in days]

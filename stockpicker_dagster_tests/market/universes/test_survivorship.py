@@ -129,6 +129,7 @@ def test_the_known_coverage_of_the_real_index_is_found(real_data: Path) -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.long
 def test_survivors_of_a_whole_market_did_better_than_everybody(real_data: Path) -> None:
     frame = pl.read_parquet(
         real_data / "prices" / "us_all_2015_2017.parquet", columns=["ticker", "date", "close", "adj_close"]
