@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _PROCESSORS = os.cpu_count() or 1
-_STRETCH = 126
+_STRETCH, _LONGEST = 126, 252
 """Days computed at a time: enough to spread the cost of a panel, few enough that every processor gets some."""
 
 
@@ -140,11 +140,24 @@ def _stretches(
 ) -> Iterator[tuple[date, list[date]]]:
     """Days of one anchor with that anchor, in pieces short enough to keep every processor busy."""
     groups: dict[date, list[date]] = {}
-    for day in days:
-        groups.setdefault(anchor(day, lookback, calendar, start), []).append(day)
+    for day, first in zip(days, _anchors(days, lookback, calendar, start), strict=True):
+        groups.setdefault(first, []).append(day)
+    length = min(_LONGEST, max(_STRETCH, len(days) // (4 * _PROCESSORS)))
     for first, group in groups.items():
-        for place in range(0, len(group), _STRETCH):
-            yield first, group[place : place + _STRETCH]
+        for place in range(0, len(group), length):
+            yield first, group[place : place + length]
+
+
+def _anchors(days: Sequence[date], lookback: int, calendar: "TradingCalendar", start: date) -> Iterator[date]:
+    """`anchor` of each of `days`, which ascend. The calendar is asked once for all sessions instead of for each day."""
+    sessions = calendar.sessions(start, days[-1])
+    row_of = {session: row for row, session in enumerate(sessions)}
+    first_of_year = {session.year: session for session in reversed(sessions)}
+    for day in days:
+        if (row := row_of.get(day)) is None:
+            yield anchor(day, lookback, calendar, start)
+        else:
+            yield first_of_year[sessions[row - lookback].year] if row > lookback else sessions[0]
 
 
 def _compute_stretch(
@@ -164,29 +177,33 @@ def _compute_stretch(
     rows = np.array([row_of[day] for day in days])
     day_index, symbol_index = np.nonzero(panel.present[rows])
     where = (rows[day_index] - since) * len(symbols) + symbol_index
-    table = np.empty((len(features.features), len(where)), dtype=np.float32)
-    columns = {
-        "symbol": pl.Series(symbols, dtype=pl.String).gather(symbol_index),
-        "date": pl.Series(days, dtype=pl.Date).gather(day_index),
-    }
-    for each, column in zip(features.features, table, strict=True):
-        columns[each.name] = _column(each.name, each.values(panel), where, column)
-    return pl.DataFrame(columns)
+    keys = pl.DataFrame(
+        {
+            "symbol": pl.Series(symbols, dtype=pl.String).gather(symbol_index),
+            "date": pl.Series(days, dtype=pl.Date).gather(day_index),
+        }
+    )
+    columns = [_column(each.values(panel), where) for each in features.features]
+    # All at once: handing columns to Polars one by one takes longer than some of them take to compute.
+    made = pl.from_arrow(pa.RecordBatch.from_arrays(columns, list(features.names)))
+    assert isinstance(made, pl.DataFrame)
+    return keys.hstack(made)
 
 
-def _column(name: str, values: NDArray[Any], where: NDArray[np.int64], column: NDArray[np.float32]) -> pl.Series:
-    """The values at `where` as a Polars column over the memory of `column`; null where not finite in Float32."""
+def _column(values: NDArray[Any], where: NDArray[np.int64]) -> pa.Array:
+    """The values at `where` as Float32, null where not finite; over the memory of `values` where nothing changes."""
     flat = np.ascontiguousarray(values).ravel()
     # Places are all different and ascending: as many of them as values are all of the values, in order.
     with np.errstate(over="ignore"):
-        np.copyto(column, flat if len(where) == len(flat) else flat.take(where), casting="same_kind")
+        column = (flat if len(where) == len(flat) else flat.take(where)).astype(np.float32, copy=False)
     nulls = len(column) - _count_finite(column)
     valid = None
     if nulls:
-        valid = pa.py_buffer(np.packbits(np.isfinite(column), bitorder="little"))
+        finite = np.isfinite(column)
+        valid = pa.py_buffer(np.packbits(finite, bitorder="little"))
         # What lies under a null shows nowhere; as zero, it depends on nothing either.
-        column[~np.isfinite(column)] = 0.0
-    return pl.Series(name, pa.Array.from_buffers(pa.float32(), len(column), [valid, pa.py_buffer(column)], nulls))
+        column = np.where(finite, column, np.float32(0.0))
+    return pa.Array.from_buffers(pa.float32(), len(column), [valid, pa.py_buffer(column)], nulls)
 
 
 @njit(cache=True, nogil=True)
