@@ -85,7 +85,8 @@ class AlgorithmForm(Form):
 
     name: str = Field(
         "linear",
-        description="The algorithm by name: `linear`, `boosted_trees`, `neural_network` or `deep_reinforcement_learning`.",
+        description="The algorithm by name: `linear`, `boosted_trees`, `neural_network` or "
+        "`deep_reinforcement_learning`.",
     )
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the algorithm; Learning lists them with type, range and default."
