@@ -189,7 +189,7 @@ def _metrics(log: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
         text = file.read().decode(errors="replace")
     found = []
     for definition in definitions:
-        matches = re.findall(definition["Regex"], text)
+        matches = re.findall(definition["Regex"], text, re.MULTILINE)
         last = matches[-1] if matches else None
         value = last[0] if isinstance(last, tuple) else last
         try:

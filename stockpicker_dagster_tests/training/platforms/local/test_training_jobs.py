@@ -62,16 +62,14 @@ def test_a_job_leaves_the_model_that_is_trained_in_process(here: LocalPlatform, 
 
 
 def test_without_a_warm_process_a_job_gives_the_same(
-    here: LocalPlatform, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    here: LocalPlatform, ask: Ask, dataset_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here.client.create_training_job(**ask("warm"))
     monkeypatch.setattr(warm, "launch", lambda folder: False)
     folder = {**ask("cold")["OutputDataConfig"], "CompressionType": "NONE"}
     here.client.create_training_job(**ask("cold", OutputDataConfig=folder))
-    artifacts = {name: ended(here, name)["ModelArtifacts"]["S3ModelArtifacts"] for name in ("warm", "cold")}
-    with tarfile.open(fileobj=BytesIO(here.fetch(artifacts["warm"]))) as archive:
-        packed = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
-    assert {uri.rpartition("/")[2]: here.fetch(uri) for uri in here.listed(artifacts["cold"])} == packed
+    artifact = ended(here, "cold")["ModelArtifacts"]["S3ModelArtifacts"]
+    files = {uri.rpartition("/")[2]: here.fetch(uri) for uri in here.listed(artifact)}
+    assert files == train_model("mine", "2023-06-01", dataset_folder, "linear", {"alpha": 1.0}, 0).files
 
 
 def test_a_job_is_stopped_and_the_next_one_goes_on(here: LocalPlatform, ask: Ask) -> None:
@@ -145,7 +143,11 @@ def test_a_job_outlives_the_process_that_asked_for_it(here: LocalPlatform, ask: 
     step.start()
     step.join(60)
     assert step.exitcode == -signal.SIGKILL
-    assert ended(LocalPlatform(here.root), "job")["TrainingJobStatus"] == "Completed"
+    job = ended(LocalPlatform(here.root), "job")
+    assert job["TrainingJobStatus"] == "Completed"
+    # Of every figure in its log, the last is the job's.
+    figures = {each["MetricName"]: each["Value"] for each in job["FinalMetricDataList"]}
+    assert (figures["step"], figures["loss"]) == (20, 0.05)
 
 
 def test_a_killed_supervisor_takes_its_training_along_and_is_told_of(here: LocalPlatform, ask: Ask) -> None:
