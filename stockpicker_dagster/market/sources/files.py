@@ -489,7 +489,8 @@ def _dates(column: pl.Series, file: Path, zone: str) -> pl.Series:
     if column.dtype in (pl.Date, pl.Datetime):
         return column.cast(pl.Date)
     if column.dtype != pl.String:
-        raise InvalidInput(f"{file}: the dates are {column.dtype}, such as {next(iter(column), None)}; write them as 2024-03-08")
+        shown = next(iter(column), None)
+        raise InvalidInput(f"{file}: the dates are {column.dtype}, such as {shown}; write them as 2024-03-08")
     days = column.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
     moments = column.str.contains(_UTC) & ~column.str.contains(_MIDNIGHT)
     if moments.any():
@@ -503,7 +504,8 @@ def _dates(column: pl.Series, file: Path, zone: str) -> pl.Series:
 
 def _floats(column: pl.Series, file: Path) -> pl.Series:
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
-        raise InvalidInput(f"{file}: {column.name} is {column.dtype}, such as {next(iter(column), None)}; write numbers")
+        shown = next(iter(column), None)
+        raise InvalidInput(f"{file}: {column.name} is {column.dtype}, such as {shown}; write numbers")
     numbers = column.cast(pl.Float64, strict=False)
     wrong = column.filter(numbers.is_null() & column.is_not_null())
     if len(wrong):
