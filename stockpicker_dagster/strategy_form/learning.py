@@ -1,5 +1,6 @@
 """What is learned, from which periods, by which algorithm, and where."""
 
+import difflib
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -111,10 +112,52 @@ class AlgorithmForm(Form):
 class TrainingForm(Form):
     """Where training runs."""
 
-    platform: Literal["local"] = Field("local", description="`local`: on this machine.")
+    platform: Literal["local", "sagemaker"] = Field(
+        "local", description="`local`: on this machine; `sagemaker`: in the account of the deployment `aws`."
+    )
+    instance_type: str | None = Field(
+        None, description="The machine on SageMaker; unset, ml.m5.xlarge. Only on platform sagemaker."
+    )
+    volume_gb: int | None = Field(
+        None, ge=1, le=16384, description="Its disk in GB; unset, 30. Only on platform sagemaker."
+    )
+    max_wait_hours: float | None = Field(
+        None,
+        gt=0,
+        le=672,
+        description="Takes spot capacity, and is the most hours to wait for it, training included; unset, on demand. "
+        "Only on platform sagemaker.",
+    )
     max_hours: float = Field(24, gt=0, le=672, description="Hours that one model may train; then it is stopped.")
 
     @property
     def platform_settings(self) -> dict[str, Any]:
         """What the platform of that name is made with."""
-        return {}
+        given = {name: getattr(self, name) for name in ("instance_type", "volume_gb", "max_wait_hours")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @field_validator("instance_type")
+    @classmethod
+    def _instance_type_trains(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        from stockpicker_dagster.training.platforms.validation import allowed_values
+
+        if value not in (known := allowed_values("TrainingInstanceType")):
+            near = ", ".join(difflib.get_close_matches(value, known, n=5, cutoff=0.4) or known[:5])
+            raise ValueError(f"instance_type {value!r} cannot train on SageMaker; such as {near}")
+        return value
+
+    def _agree(self) -> None:
+        if self.platform == "local" and self.platform_settings:
+            raise Misfit(
+                f"training {', '.join(self.platform_settings)} is for platform sagemaker, and this one is local; leave "
+                "it out, or set platform: sagemaker",
+                next(iter(self.platform_settings)),
+            )
+        if self.max_wait_hours is not None and self.max_wait_hours < self.max_hours:
+            raise Misfit(
+                f"training max_wait_hours {self.max_wait_hours} is less than max_hours {self.max_hours}, which it "
+                "includes; raise it, or lower max_hours",
+                "max_wait_hours",
+            )

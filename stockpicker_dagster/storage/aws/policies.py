@@ -9,27 +9,29 @@ from typing import Any
 from stockpicker_dagster.storage.aws.buckets import partition
 from stockpicker_dagster.storage.aws.settings import AwsSettings
 
-_SAGEMAKER = [
+_CREATIONS = [
     "CreateTrainingJob",
+    "CreateModel",
+    "CreateEndpointConfig",
+    "CreateEndpoint",
+    "CreateTransformJob",
+    "CreateProcessingJob",
+    "AddTags",
+]
+_SAGEMAKER = [
     "DescribeTrainingJob",
     "StopTrainingJob",
-    "CreateModel",
     "DescribeModel",
     "DeleteModel",
-    "CreateEndpointConfig",
     "DescribeEndpointConfig",
     "DeleteEndpointConfig",
-    "CreateEndpoint",
     "DescribeEndpoint",
     "DeleteEndpoint",
     "InvokeEndpoint",
-    "CreateTransformJob",
     "DescribeTransformJob",
     "StopTransformJob",
-    "CreateProcessingJob",
     "DescribeProcessingJob",
     "StopProcessingJob",
-    "AddTags",
     "ListTags",
 ]
 _SAGEMAKER_LISTS = ["ListTrainingJobs", "ListModels", "ListEndpointConfigs", "ListEndpoints", "ListTransformJobs"]
@@ -74,7 +76,10 @@ def trust_policy() -> dict[str, Any]:
 def caller_policy(settings: AwsSettings) -> dict[str, Any]:
     """What the process that runs Dagster and the commands may do."""
     world, where, account = partition(settings.region), settings.region, settings.account
-    own = f"arn:{world}:sagemaker:{where}:{account}:*/{settings.prefix}-*"
+    everything = [f"arn:{world}:sagemaker:{where}:{account}:*"]
+    [(key, value)] = settings.tags.items()
+    asked_for = {"StringEquals": {f"aws:RequestTag/{key}": value}}
+    marked = {"StringEquals": {f"aws:ResourceTag/{key}": value}}
     logs = f"arn:{world}:logs:{where}:{account}:log-group:/aws/sagemaker/*"
     passing = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
     secret = f"arn:{world}:secretsmanager:{where}:{account}:secret:{settings.prefix}/*"
@@ -82,7 +87,9 @@ def caller_policy(settings: AwsSettings) -> dict[str, Any]:
         [
             *_storage(settings, settings.buckets),
             _allowed("ColdStart", _COLD_START, _arns(settings, settings.buckets)),
-            _allowed("Jobs", [f"sagemaker:{name}" for name in _SAGEMAKER], [own]),
+            # Names of jobs begin with the strategy's; what is ours is told by the tag that every creation carries.
+            _allowed("NewJobs", [f"sagemaker:{name}" for name in _CREATIONS], everything, asked_for),
+            _allowed("Jobs", [f"sagemaker:{name}" for name in _SAGEMAKER], everything, marked),
             _allowed("Lists", [f"sagemaker:{name}" for name in _SAGEMAKER_LISTS], ["*"]),
             _allowed("PassRole", ["iam:PassRole"], [execution_role(settings)], passing),
             _allowed("JobLogs", _LOGS, [logs]),

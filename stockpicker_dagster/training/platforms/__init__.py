@@ -16,7 +16,10 @@ from stockpicker_dagster.errors import InvalidInput, StockPickerError
 Answer = dict[str, Any]
 """What boto3 would return, without `ResponseMetadata`; moments are time-zone-aware `datetime`s."""
 
-_PLATFORMS = {"local": ("stockpicker_dagster.training.platforms.local", "LocalPlatform")}
+_PLATFORMS = {
+    "local": ("stockpicker_dagster.training.platforms.local", "LocalPlatform"),
+    "sagemaker": ("stockpicker_dagster.training.platforms.sagemaker", "SageMakerPlatform"),
+}
 """Module and class of each platform, by name; the module is imported only when asked for."""
 
 
