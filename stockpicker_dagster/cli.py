@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 from stockpicker_dagster.commands.accounts import account
+from stockpicker_dagster.commands.brokers import broker
+from stockpicker_dagster.commands.notices import notices
 from stockpicker_dagster.commands.people import user
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import prepare_home
@@ -60,6 +62,8 @@ def main() -> None:
 
 
 main.add_command(account)
+main.add_command(broker)
+main.add_command(notices)
 main.add_command(user)
 
 

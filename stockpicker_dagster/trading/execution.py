@@ -394,11 +394,14 @@ class _Execution:
         return None
 
     def _too_late(self, order: ProposedOrder) -> bool:
-        end = self._document.expires_at if order.time_in_force == "day" else self._document.decidable_until
+        end = self._end_of_sending(order)
         if self._clocks.now() < end:
             return False
         self._stop(f"{order.phase} were not sent: the proposal expired at {end:%Y-%m-%d %H:%M:%S} UTC", order)
         return True
+
+    def _end_of_sending(self, order: ProposedOrder) -> datetime:
+        return self._document.expires_at if order.time_in_force == "day" else self._document.decidable_until
 
     def _too_many(self) -> bool:
         """Whether the account has sent as much within a minute as its limit allows; the rest goes with a later pass."""
@@ -425,6 +428,8 @@ class _Execution:
             trade_session=self._document.trade_session,
             submitted_at=self._clocks.now(),
             limit_price=order.limit_price,
+            not_after=self._end_of_sending(order),
+            sent_before=before is not None and before.status == UNKNOWN,
         )
         answer = self._broker.submit(request)
         self._checkpoint("after_submit")
