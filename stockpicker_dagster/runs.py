@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import lru_cache
-from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, EventLogEntry
@@ -28,10 +27,10 @@ from stockpicker_dagster.research.splits import walk_forward_periods
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
 from stockpicker_dagster.storage.lake import Lake, describe_days
-from stockpicker_dagster.strategy_form import StrategyForm, load
+from stockpicker_dagster.strategy_form import StrategyForm, load, reading
 from stockpicker_dagster.training.models import describe_stored_model
 
-STRATEGIES = Path(__file__).parent / "defs" / "strategies"
+STRATEGIES = reading.STRATEGIES
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 _OWN_DAILY = ("scaled_features", "predictions", "backtest_metrics", "rebalance_orders")
@@ -82,9 +81,7 @@ def strategies() -> dict[str, StrategyForm]:
 
 def last_session(form: StrategyForm, deployment: Deployment) -> date:
     """The last completed session that the strategy's source can answer for."""
-    completed = form.calendar.last_completed(deployment.now())
-    ends = form.prices.build().available_through()
-    return completed if ends is None else min(completed, form.calendar.previous_session(ends + timedelta(1)))
+    return form.last_session(deployment.now())
 
 
 def span_to_run(name: str, form: StrategyForm, deployment: Deployment, first: date | None, last: date | None) -> Span:

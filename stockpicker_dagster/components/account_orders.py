@@ -3,7 +3,6 @@
 Whether there is a proposal, what a person decided and what is sent are questions of the ledger, answered in `trading`.
 """
 
-import getpass
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +20,8 @@ from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
 from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.strategy_form import StrategyForm
+from stockpicker_dagster.strategy_form.authorship import author_of
+from stockpicker_dagster.strategy_form.reading import STRATEGIES
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
 from stockpicker_dagster.trading.desk import booked_through, execute_approved, held_symbols, propose
 from stockpicker_dagster.trading.execution import ExecutionReport
@@ -83,7 +84,7 @@ def propose_rebalance(
         deployment.database,
         account_id=account,
         strategy=strategy,
-        author=f"os:{getpass.getuser()}",
+        author=author_of(STRATEGIES / strategy / "defs.yaml"),
         session=session,
         targets=dict(targets.select("symbol", "target_weight").iter_rows()),
         reference_prices=references,

@@ -1,8 +1,9 @@
 """Which GraphQL operations pass the guard, read from the document itself and not from what the request calls it.
 
-Reading is free. A mutation passes by name, and only those that ask Dagster to do its work are named: none that writes
-history (materializations, checks, cursors) or deletes it. Run configuration may set what an op is told, never which
-resource, executor or logger it gets, because a redirected resource is a redirected broker.
+Reading is free. A mutation passes by name and by role: a researcher asks Dagster to do its work, an administrator also
+deletes what Dagster remembers; nobody writes history (materializations, checks) that no run made. Run configuration
+may set what an op is told, never which resource, executor or logger it gets: a redirected resource is a redirected
+broker.
 """
 
 import json
@@ -23,7 +24,7 @@ from yaml import YAMLError
 
 from stockpicker_dagster.errors import StockPickerError
 
-ALLOWED_MUTATIONS = frozenset(
+RESEARCHERS_MUTATIONS = frozenset(
     {
         # Starting, repeating and ending work.
         "launchRun",
@@ -56,6 +57,21 @@ ALLOWED_MUTATIONS = frozenset(
         "logTelemetry",
     }
 )
+ADMINISTRATORS_MUTATIONS = RESEARCHERS_MUTATIONS | {
+    # Forgetting: events of assets, runs, dynamic partitions. The lake and the ledger keep what they have.
+    "wipeAssets",
+    "deleteRun",
+    "deletePipelineRun",
+    "deleteDynamicPartitions",
+    # Where a sensor goes on, and what holds runs back.
+    "setSensorCursor",
+    "setConcurrencyLimit",
+    "deleteConcurrencyLimit",
+    "freeConcurrencySlots",
+    "freeConcurrencySlotsForRun",
+    "shutdownRepositoryLocation",
+}
+NO_MUTATIONS: frozenset[str] = frozenset()
 ALLOWED_RUN_CONFIG = frozenset({"ops", "inputs"})
 # Bounds the work of reading a document; no page comes near it.
 MAX_TOKENS = 50_000
@@ -65,9 +81,10 @@ class RefusedOperation(StockPickerError):
     """A GraphQL request asks for something that the guard lets nobody do here."""
 
 
-def checked_request(payload: object) -> dict[str, object]:
+def checked_request(payload: object, allowed: frozenset[str]) -> dict[str, object]:
     """The request that may be passed on: `query`, `variables` and `operationName`, and nothing else.
 
+    `allowed` are the mutations of whoever asks.
     Every operation of the document is judged, whichever of them `operationName` picks. Raises `RefusedOperation`.
     """
     query, variables, name = _parts(payload)
@@ -75,7 +92,7 @@ def checked_request(payload: object) -> dict[str, object]:
         if operation.operation is OperationType.SUBSCRIPTION:
             raise RefusedOperation("a subscription belongs on the web socket")
         if operation.operation is OperationType.MUTATION:
-            _check_mutation(operation, variables)
+            _check_mutation(operation, variables, allowed)
     return {"query": query, "variables": variables, "operationName": name}
 
 
@@ -125,7 +142,7 @@ def _operations(document: DocumentNode) -> Iterator[OperationDefinitionNode]:
     yield from found
 
 
-def _check_mutation(operation: OperationDefinitionNode, variables: Mapping[str, Any]) -> None:
+def _check_mutation(operation: OperationDefinitionNode, variables: Mapping[str, Any], allowed: frozenset[str]) -> None:
     defaults = {
         definition.variable.name.value: value_from_ast_untyped(definition.default_value)
         for definition in operation.variable_definitions
@@ -136,9 +153,9 @@ def _check_mutation(operation: OperationDefinitionNode, variables: Mapping[str, 
         if not isinstance(field, FieldNode):
             # A fragment here would hide what is asked for; the pages never write one.
             raise RefusedOperation("a mutation names its fields itself, not through fragments")
-        if field.name.value not in ALLOWED_MUTATIONS and field.name.value != "__typename":
-            allowed = ", ".join(sorted(ALLOWED_MUTATIONS))
-            raise RefusedOperation(f"the mutation '{field.name.value}' is not allowed here; allowed: {allowed}")
+        if field.name.value not in allowed and field.name.value != "__typename":
+            listed = ", ".join(sorted(allowed)) or "none for your role, which reads only"
+            raise RefusedOperation(f"the mutation '{field.name.value}' is not allowed here; allowed: {listed}")
         for argument in field.arguments:
             for config in _run_configs(value_from_ast_untyped(argument.value, known)):
                 _check_run_config(config)

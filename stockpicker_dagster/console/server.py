@@ -1,7 +1,7 @@
-"""`stockpicker up`: Dagster's web server behind the guard, and its daemon, started and ended together on loopback.
+"""`stockpicker up`: the console with Dagster's pages behind it, and Dagster's daemon, started and ended together.
 
-The web server runs in this process, the daemon as its child; what those two start (code servers, runs) ends with them.
-Nothing here knows what the definitions hold: any workspace file can be served.
+The web server runs in this process, on one port of loopback, the daemon as its child; what those two start (code
+servers, runs) ends with them. Nothing here knows what the definitions hold: any workspace file can be served.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
+from urllib.parse import urlencode
 
 import dagster
 import psutil
@@ -25,9 +26,18 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 
-from stockpicker_dagster.console.guard import PREFIX, Guard, entrance_url, new_token
+from stockpicker_dagster.console.application import Services, application, services
+from stockpicker_dagster.console.door.checks import Addresses
+from stockpicker_dagster.console.door.door import FIRST_PATH
+from stockpicker_dagster.console.door.first_person import LASTS
+from stockpicker_dagster.console.door.proxies import TrustedProxy
+from stockpicker_dagster.console.guard import PREFIX
+from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import PROJECT_ROOT, Home
+from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.strategy_form.reading import STRATEGIES
+from stockpicker_dagster.trading.signatures import load_signing_key
 
 WORKSPACE = PROJECT_ROOT / "workspace.yaml"
 # Where Dagster's users look first; taken if it is free and none was asked for.
@@ -48,8 +58,9 @@ def serve(home: Home, port: int | None = None, *, workspace: Path = WORKSPACE) -
     """Serves until SIGINT or SIGTERM, and returns once everything that was started has ended.
 
     `home` is prepared already (`DAGSTER_HOME` points into it). `port` is on 127.0.0.1; without one, 3000 if it is free,
-    else any free one. Prints the address, which carries this start's token, on stdout. Raises `CannotServe` if the port
-    is taken, another process serves this home, or the daemon ends by itself. Call it from the main thread.
+    else any free one. Prints the address on stdout; while nobody can sign in yet, it is the first person's link.
+    Raises `CannotServe` if the port is taken, another process serves this home, or the daemon ends by itself. Call it
+    from the main thread.
     """
     workspace = workspace.absolute()
     if not workspace.is_file():
@@ -65,7 +76,7 @@ def serve(home: Home, port: int | None = None, *, workspace: Path = WORKSPACE) -
             _create_dagsters_storage()
             with stop.held_back():
                 daemon = _start_daemon(workspace, lock)
-            _run_web_server(listener, workspace, daemon, stop)
+            _run_web_server(listener, workspace, home, daemon, stop)
         except _Stopped:
             return
         finally:
@@ -177,21 +188,28 @@ def _start_daemon(workspace: Path, lock: IO[str]) -> "subprocess.Popen[bytes]":
 
 
 def _run_web_server(
-    listener: socket.socket, workspace: Path, daemon: "subprocess.Popen[bytes]", stop: _StopSignals
+    listener: socket.socket, workspace: Path, home: Home, daemon: "subprocess.Popen[bytes]", stop: _StopSignals
 ) -> None:
     """Serves on `listener` until a signal asks to stop or the daemon ends."""
-    port, token = int(listener.getsockname()[1]), new_token()
+    port = int(listener.getsockname()[1])
     target = WorkspaceFileTarget([str(workspace)])
     with (
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, target, version=dagster.__version__) as context,
     ):
+        parts = services(Desk(Deployment(), STRATEGIES, instance), home, lambda: load_signing_key(home.root / "keys"))
         instance.optimize_for_webserver(DATABASE_TIMEOUT_MS, DATABASE_RECYCLE_S, DATABASE_OVERFLOW)
         pages = create_app_from_workspace_process_context(context, path_prefix=PREFIX)
         config = uvicorn.Config(
-            Guard(pages, port=port, token=token),
+            application(
+                parts,
+                addresses=Addresses.on_loopback(port),
+                port=port,
+                dagster_pages=pages,
+                proxy=TrustedProxy.from_environment(),
+            ),
             log_level="warning",
-            # An access log would hold the token.
+            # An access log would hold the first person's token.
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -202,9 +220,23 @@ def _run_web_server(
         server = uvicorn.Server(config)
         stop.only_noted()
         if not stop.asked:
-            print(f"StockPicker is at {entrance_url(port, token)}", flush=True)  # noqa: T201
+            print(f"StockPicker is at {entrance(port, parts)}", flush=True)  # noqa: T201
+            if parts.first_person.token:
+                print(  # noqa: T201
+                    "stockpicker: nobody can sign in yet; this address makes the first administrator, once, within "
+                    f"{LASTS.total_seconds() / 60:.0f} minutes",
+                    file=sys.stderr,
+                    flush=True,
+                )
             print("stockpicker: Ctrl-C ends it", file=sys.stderr, flush=True)  # noqa: T201
             asyncio.run(_serve_while_alive(server, listener, daemon))
+
+
+def entrance(port: int, parts: Services) -> str:
+    """Where to look first; the first person's token is in no log."""
+    base = f"http://127.0.0.1:{port}"
+    token = parts.first_person.token
+    return f"{base}{FIRST_PATH}?{urlencode({'token': token})}" if token else f"{base}/"
 
 
 async def _serve_while_alive(

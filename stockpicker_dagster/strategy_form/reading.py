@@ -10,6 +10,9 @@ from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.strategy_form.base import check_name
 from stockpicker_dagster.strategy_form.strategy import StrategyForm
 
+STRATEGIES = Path(__file__).parent.parent / "defs" / "strategies"
+"""Where every strategy has its folder."""
+
 COMPONENT_TYPE = "stockpicker_dagster.components.StockPickerStrategy"
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,12 @@ class StrategyForm(Form):
         if period.serves_from < earliest:
             period = period_of(period.serves_until + timedelta(days=1), self.periods.retrain)
         return period.serves_from
+
+    def last_session(self, now: datetime) -> date:
+        """The last session completed by `now` that the strategy's source can answer for."""
+        completed = self.calendar.last_completed(now)
+        ends = self.prices.build().available_through()
+        return completed if ends is None else min(completed, self.calendar.previous_session(ends + timedelta(1)))
 
     def split(self, period_key: str | None) -> Split:
         """The sessions that a period's model is trained and validated on; `period_key` is None for fixed periods."""

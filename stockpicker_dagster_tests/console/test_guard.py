@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import httpx
@@ -16,10 +16,20 @@ from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
+from sqlalchemy import Engine
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from stockpicker_dagster.console.guard import GRAPHQL, MAX_BODY_BYTES, PREFIX, Guard, entrance_url, new_token
+from stockpicker_dagster.console.application import application, services
+from stockpicker_dagster.console.door import sessions
+from stockpicker_dagster.console.door.checks import Addresses
+from stockpicker_dagster.console.guard import GRAPHQL, MAX_BODY_BYTES, PREFIX
+from stockpicker_dagster.console.views.desk import Desk
+from stockpicker_dagster.home import Home
+from stockpicker_dagster.storage.lake import Lake
+from stockpicker_dagster.trading.people import directory
+from stockpicker_dagster.trading.people.sign_in import Proof
+from stockpicker_dagster_tests.console.site import NOW, PASSWORD, SetDeployment
 
 # One server for all of these tests, also where they run in several processes.
 pytestmark = pytest.mark.xdist_group("guard")
@@ -37,17 +47,26 @@ defs = dg.Definitions(assets=[one], executor=dg.in_process_executor)
 
 @dataclass
 class Site:
-    """A guarded server: its address, its token, and every request that Dagster itself saw."""
+    """A guarded server: its address, a researcher's cookie, and every request that Dagster itself saw."""
 
     port: int
-    token: str
-    cookie: str = ""
+    cookies: dict[str, str] = field(default_factory=dict)
     reached: list[tuple[str, str]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
     @property
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def cookie(self) -> str:
+        """A researcher's."""
+        return self.cookies["researcher"]
+
+    @property
+    def secret(self) -> str:
+        """What the cookie holds."""
+        return self.cookie.partition("=")[2]
 
     @property
     def own(self) -> dict[str, str]:
@@ -71,7 +90,7 @@ def _recording(app, site: Site):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, new_ledger: Callable[[], Engine]) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "small_definitions.py").write_text(DEFINITIONS)
     target = PythonFileTarget(str(folder / "small_definitions.py"), "defs", str(folder), "small")
@@ -80,16 +99,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         WorkspaceProcessContext(instance, target) as context,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
-        site = Site(listener.getsockname()[1], new_token())
+        site = Site(listener.getsockname()[1])
         pages = create_app_from_workspace_process_context(context, path_prefix=PREFIX)
-        guard = Guard(_recording(pages, site), port=site.port, token=site.token)
-        server = uvicorn.Server(uvicorn.Config(guard, log_level="warning", timeout_graceful_shutdown=1))
+        engine = new_ledger()
+        for role in ("administrator", "viewer", "researcher", "approver"):
+            directory.add_person(engine, role, role, PASSWORD, "administrator", NOW)
+            secret = sessions.begin(engine, Proof(role, "password", NOW), NOW)
+            site.cookies[role] = f"stockpicker-{site.port}={secret}"
+        desk = Desk(SetDeployment(Lake(folder / "lake"), engine), folder, instance)
+        parts = services(desk, Home(folder), lambda: None)
+        app = application(
+            parts,
+            addresses=Addresses.on_loopback(site.port),
+            port=site.port,
+            dagster_pages=_recording(pages, site),
+        )
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         while not server.started:
             time.sleep(0.02)
-        answer = httpx.get(entrance_url(site.port, site.token))
-        site.cookie = answer.headers["set-cookie"].partition(";")[0]
         yield site
         server.should_exit = True
         thread.join(timeout=20)
@@ -101,37 +130,39 @@ def _nothing_reached_yet(site: Site) -> None:
     site.messages.clear()
 
 
-def test_the_token_buys_a_cookie_and_leaves_the_address(site: Site) -> None:
-    answer = httpx.get(entrance_url(site.port, site.token))
-    assert answer.status_code == 303
-    assert answer.headers["location"] == f"{site.base}{PREFIX}/"
-    assert site.token not in answer.headers["location"]
-    cookie = answer.headers["set-cookie"]
-    assert site.token not in cookie
-    assert {"HttpOnly", "Path=/"} <= set(cookie.split("; "))
-    assert "samesite=strict" in cookie.lower()
-    assert answer.headers["cache-control"] == "no-store"
-    assert site.reached == []
+def test_whoever_is_signed_in_sees_dagsters_pages(site: Site) -> None:
+    for cookie in site.cookies.values():
+        with httpx.Client(base_url=site.base, follow_redirects=True, headers={"Cookie": cookie}) as browser:
+            answer = browser.get(f"{PREFIX}/")
+            assert answer.status_code == 200
+            assert '"assetPrefix":"/dagster"' in answer.text
+            script = re.search(r'src="(/dagster/[^"]+\.js)"', answer.text)
+            assert script is not None
+            assert browser.get(script.group(1)).status_code == 200
+            for name, value in {"x-frame-options": "DENY", "x-content-type-options": "nosniff"}.items():
+                assert answer.headers[name] == value
+            assert answer.headers["content-security-policy"]
 
 
-def test_a_token_has_256_bits_and_is_new_at_every_start() -> None:
-    tokens = {new_token() for _ in range(50)}
-    assert len(tokens) == 50
-    assert all(re.fullmatch(r"[\w-]{43}", token) for token in tokens)
+WIPE = {"query": "mutation { wipeAssets(assetPartitionRanges: []) { __typename } }"}
 
 
-def test_whoever_has_the_cookie_sees_dagsters_pages(site: Site) -> None:
-    with httpx.Client(base_url=site.base, follow_redirects=True) as browser:
-        answer = browser.get(f"/?token={site.token}")
-        assert answer.status_code == 200
-        assert '"assetPrefix":"/dagster"' in answer.text
-        script = re.search(r'src="(/dagster/[^"]+\.js)"', answer.text)
-        assert script is not None
-        assert browser.get(script.group(1)).status_code == 200
-        assert browser.get("/").url.path == f"{PREFIX}/"
-        for name, value in {"x-frame-options": "DENY", "x-content-type-options": "nosniff"}.items():
-            assert answer.headers[name] == value
-        assert answer.headers["content-security-policy"]
+@pytest.mark.parametrize(
+    ("role", "body", "status"),
+    [
+        ("viewer", {"query": "{ version }"}, 200),
+        ("viewer", {"query": "mutation { reloadWorkspace { __typename } }"}, 403),
+        ("researcher", {"query": "mutation { reloadWorkspace { __typename } }"}, 200),
+        ("researcher", WIPE, 403),
+        ("approver", WIPE, 403),
+        ("administrator", WIPE, 200),
+        ("administrator", {"query": "mutation { reportRunlessAssetEvents { __typename } }"}, 403),
+    ],
+)
+def test_each_role_asks_of_dagster_what_it_may(role: str, body: dict, status: int, site: Site) -> None:
+    headers = site.own | {"Cookie": site.cookies[role]}
+    assert httpx.post(site.base + GRAPHQL, headers=headers, json=body, timeout=60).status_code == status
+    assert (site.reached != []) is (status == 200)
 
 
 def _ask(site: Site, query: str, **variables: object) -> dict:
@@ -187,12 +218,11 @@ def _with(**changes: object):
 FORGED_HEADERS = {
     "no cookie": (401, _without("Cookie")),
     "a wrong cookie": (401, _with(Cookie=lambda site: site.cookie[:-1] + ("0" if site.cookie[-1] != "0" else "1"))),
-    "the token as cookie": (401, _with(Cookie=lambda site: f"stockpicker-{site.port}={site.token}")),
     "an empty cookie": (401, _with(Cookie=lambda site: f"stockpicker-{site.port}=")),
     "the cookie twice": (401, _with(Cookie=lambda site: f"stockpicker-{site.port}=x; {site.cookie}")),
     "another port's cookie": (401, _with(Cookie=lambda site: site.cookie.replace(str(site.port), "1"))),
     "a cookie that is not ASCII": (401, _with(Cookie=b"stockpicker=\xff\xfe")),
-    "the token as bearer": (401, lambda site: _without("Cookie")(site) | {"Authorization": f"Bearer {site.token}"}),
+    "the secret as bearer": (403, lambda site: _without("Cookie")(site) | {"Authorization": f"Bearer {site.secret}"}),
     "a rebound host": (403, _with(Host="evil.example")),
     "a rebound host with the port": (403, _with(Host=lambda site: f"evil.example:{site.port}")),
     "a host that only begins well": (403, _with(Host=lambda site: f"127.0.0.1:{site.port}.evil.example")),
@@ -228,7 +258,7 @@ def test_a_forged_request_never_reaches_dagster(site: Site, attack: str) -> None
     answer = httpx.post(site.base + GRAPHQL, headers=headers(site), content=json.dumps(MUTATION))
     assert answer.status_code == status, answer.text
     assert len(answer.text.strip().splitlines()) == 1, "the answer is one sentence"
-    assert site.token not in answer.text
+    assert site.secret not in answer.text
     assert site.reached == []
 
 
@@ -271,8 +301,6 @@ FORGED_PAGES = {
         {"query": LAUNCH, "variables": {"p": {"runConfigData": "execution: {config: {}}"}}},
     ),
     "no query": (403, "POST", GRAPHQL, {}),
-    "a wrong token": (403, "GET", "/?token=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", None),
-    "an empty token": (403, "GET", "/?token=%C3%A9", None),
 }
 
 
@@ -286,7 +314,7 @@ def test_not_even_the_cookie_opens_what_the_guard_keeps_shut(site: Site, attack:
     assert site.reached == []
 
 
-@pytest.mark.parametrize("page", ["/", f"{PREFIX}/", f"{PREFIX}/server_info", GRAPHQL, f"{PREFIX}/download_debug/x"])
+@pytest.mark.parametrize("page", [f"{PREFIX}/", f"{PREFIX}/server_info", GRAPHQL, f"{PREFIX}/download_debug/x"])
 def test_a_stranger_sees_nothing(site: Site, page: str) -> None:
     answer = httpx.get(site.base + page)
     assert answer.status_code == 401

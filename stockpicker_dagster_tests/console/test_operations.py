@@ -8,12 +8,19 @@ from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stockpicker_dagster.console import operations
 from stockpicker_dagster.console.operations import (
-    ALLOWED_MUTATIONS,
+    ADMINISTRATORS_MUTATIONS,
+    NO_MUTATIONS,
+    RESEARCHERS_MUTATIONS,
     RefusedOperation,
-    checked_request,
     checked_subscription,
 )
+
+
+def checked_request(payload: object, allowed: frozenset[str] = RESEARCHERS_MUTATIONS) -> dict[str, object]:
+    """As it is judged for a researcher, unless said otherwise."""
+    return operations.checked_request(payload, allowed)
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +30,19 @@ def schema():
 
 def test_every_mutation_that_is_not_named_is_refused(schema) -> None:
     known = set(schema.mutation_type.fields)
-    assert known >= ALLOWED_MUTATIONS, "an allowed name that Dagster does not know guards nothing"
-    refused = known - ALLOWED_MUTATIONS
-    assert {"wipeAssets", "reportRunlessAssetEvents", "reportAssetCheckEvaluations", "deleteRun"} <= refused
-    for name in refused:
-        with pytest.raises(RefusedOperation, match=name):
-            checked_request({"query": f"mutation {{ harmless: {name} {{ __typename }} }}"})
+    for allowed in (NO_MUTATIONS, RESEARCHERS_MUTATIONS, ADMINISTRATORS_MUTATIONS):
+        assert known >= allowed, "an allowed name that Dagster does not know guards nothing"
+        for name in known - allowed:
+            with pytest.raises(RefusedOperation, match=name):
+                checked_request({"query": f"mutation {{ harmless: {name} {{ __typename }} }}"}, allowed)
+
+
+def test_a_researcher_forgets_nothing_and_nobody_writes_history(schema) -> None:
+    known = set(schema.mutation_type.fields)
+    forgetting = {"wipeAssets", "deleteRun", "setSensorCursor", "shutdownRepositoryLocation"}
+    assert forgetting <= ADMINISTRATORS_MUTATIONS - RESEARCHERS_MUTATIONS
+    assert {"reportRunlessAssetEvents", "reportAssetCheckEvaluations"} <= known - ADMINISTRATORS_MUTATIONS
+    assert not {name for name in ADMINISTRATORS_MUTATIONS if name.startswith("report")}
 
 
 def test_run_configuration_has_one_name_everywhere_in_dagsters_schema(schema) -> None:

@@ -118,12 +118,17 @@ def _address(up: Up) -> str:
 
 def test_up_serves_works_and_ends_without_a_trace(up: Up) -> None:
     address = httpx.URL(_address(up))
-    assert (address.scheme, address.host, address.path) == ("http", "127.0.0.1", "/")
+    assert (address.scheme, address.host, address.path) == ("http", "127.0.0.1", "/first-person")
     assert f"state is in {up.home}" in up.err
 
     origin = f"http://127.0.0.1:{address.port}"
     with httpx.Client(base_url=origin, headers={"Origin": origin}, timeout=30) as browser:
-        assert browser.get(address).status_code == 303
+        assert browser.get("/dagster/").status_code == 503, "nobody can sign in yet"
+        assert browser.get(address).status_code == 200
+        password = "correct horse battery"
+        first = {"token": address.params["token"], "name": "ada", "password": password, "again": password}
+        assert browser.post("/first-person", data=first).status_code == 303
+        assert browser.get("/").status_code == 200
         assert browser.get("/dagster/").status_code == 200
 
         def ask(query: str, **variables: object) -> dict:

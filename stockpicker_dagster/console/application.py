@@ -1,0 +1,114 @@
+"""The console as one application: one door around its pages, its API, and Dagster's pages under `/dagster`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from stockpicker_dagster.console import api
+from stockpicker_dagster.console.door.checks import Addresses
+from stockpicker_dagster.console.door.door import Door
+from stockpicker_dagster.console.door.first_person import FirstPersonLink
+from stockpicker_dagster.console.door.proxies import TrustedProxy
+from stockpicker_dagster.console.guard import PREFIX, Guard
+from stockpicker_dagster.console.pages import deciding, people, reading, signing_in, writing
+from stockpicker_dagster.console.rendering import STATIC
+from stockpicker_dagster.console.starts import Starts
+from stockpicker_dagster.console.views.backtests import TearSheets
+from stockpicker_dagster.console.views.desk import Desk
+from stockpicker_dagster.console.web import Page, routes
+from stockpicker_dagster.home import Home
+from stockpicker_dagster.trading.signatures import Signer
+
+PAGES: tuple[Page, ...] = (
+    *signing_in.PAGES,
+    *reading.PAGES,
+    *deciding.PAGES,
+    *writing.PAGES,
+    *people.PAGES,
+    *api.PAGES,
+)
+"""Every address of the console, each with its method and the role that it needs."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the pages work with."""
+
+    desk: Desk
+    home: Home
+    first_person: FirstPersonLink
+    tear_sheets: TearSheets
+    starts: Starts
+    signer: Callable[[], Signer]
+
+
+def services(desk: Desk, home: Home, signer: Callable[[], Signer]) -> Services:
+    """The services of one server on `home`."""
+    return Services(
+        desk=desk,
+        home=home,
+        first_person=FirstPersonLink(desk.database, desk.now()),
+        tear_sheets=TearSheets(desk),
+        starts=Starts(home.root / "console" / "runs"),
+        signer=signer,
+    )
+
+
+def application(
+    parts: Services,
+    *,
+    addresses: Addresses,
+    port: int,
+    dagster_pages: ASGIApp | None = None,
+    proxy: TrustedProxy | None = None,
+) -> ASGIApp:
+    """Everything behind one door; without `dagster_pages` there is nothing under `/dagster`."""
+    console = Starlette(
+        routes=[
+            Route("/static/plotly.min.js", _plotly),
+            Mount("/static", StaticFiles(directory=STATIC)),
+            *routes(PAGES, parts),
+        ],
+    )
+    zipped = GZipMiddleware(console, minimum_size=2_000, compresslevel=4)
+    guarded = Guard(dagster_pages) if dagster_pages is not None else None
+
+    async def split(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if guarded is not None and (path == PREFIX or path.startswith(f"{PREFIX}/")):
+            await guarded(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await zipped(scope, receive, send)
+
+    return Door(
+        split,
+        engine=parts.desk.database,
+        addresses=addresses,
+        port=port,
+        first_person=parts.first_person,
+        now=_clock(parts.desk),
+        proxy=proxy,
+    )
+
+
+def _clock(desk: Desk) -> Callable[[], datetime]:
+    return desk.now
+
+
+def _plotly(_request: object) -> Response:
+    """plotly.js as its Python package brings it."""
+    import plotly
+
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    return FileResponse(script, media_type="text/javascript", headers={"Cache-Control": "private, max-age=86400"})

@@ -1,0 +1,83 @@
+"""Signed-in browsers: a session is a secret in a cookie, of which the database keeps the SHA-256.
+
+A session ends twelve hours after it began, after two hours without a request, when the person signs out, and with the
+person's access. Every sign-in makes a new one, so that nobody can be given a session that somebody else knows.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine, insert, select, update
+
+from stockpicker_dagster.storage.database import transaction
+from stockpicker_dagster.trading.people import secrets
+from stockpicker_dagster.trading.people.directory import Person, read_person
+from stockpicker_dagster.trading.people.sign_in import Proof
+from stockpicker_dagster.trading.people.tables import sessions
+
+LONGEST = timedelta(hours=12)
+LONGEST_IDLE = timedelta(hours=2)
+# Writing at every request would make readers wait for one another on SQLite.
+_SEEN_EVERY = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Who is signed in, and since when a secret was last proved; `secret` is what the cookie holds."""
+
+    person: Person
+    secret: str
+    fresh_at: datetime
+
+
+def begin(engine: Engine, proof: Proof, now: datetime) -> str:
+    """A new session of the person who gave `proof`; returns its secret, which is in the cookie only."""
+    secret = secrets.new_token()
+    with transaction(engine) as connection:
+        connection.execute(
+            insert(sessions).values(
+                secret_hash=secrets.token_hash(secret),
+                person=proof.person,
+                created_at=now,
+                seen_at=now,
+                fresh_at=proof.proved_at,
+                expires_at=now + LONGEST,
+            )
+        )
+    return secret
+
+
+def find(engine: Engine, secret: str, now: datetime) -> Session | None:
+    """The session of this secret; None if it is unknown, over, idle for too long, or of a disabled person."""
+    table, hashed = sessions, secrets.token_hash(secret)
+    with engine.connect() as connection:
+        row = connection.execute(
+            select(table).where(table.c.secret_hash == hashed, table.c.ended_at.is_(None), table.c.expires_at > now)
+        ).one_or_none()
+        if row is None or now - row.seen_at > LONGEST_IDLE:
+            return None
+        person = read_person(connection, row.person)
+    if person.disabled_at is not None:
+        return None
+    if now - row.seen_at > _SEEN_EVERY:
+        with transaction(engine) as connection:
+            connection.execute(update(table).where(table.c.secret_hash == hashed).values(seen_at=now))
+    return Session(person, secret, row.fresh_at)
+
+
+def end(engine: Engine, secret: str, now: datetime) -> None:
+    """Signs out: whoever has a copy of the cookie is signed out too."""
+    table = sessions
+    with transaction(engine) as connection:
+        connection.execute(
+            update(table)
+            .where(table.c.secret_hash == secrets.token_hash(secret), table.c.ended_at.is_(None))
+            .values(ended_at=now)
+        )
+
+
+def csrf_token(secret: str) -> str:
+    """What every form of a session carries: another site cannot know it, and it tells nothing about the secret."""
+    return hmac.new(secret.encode(), b"stockpicker form", hashlib.sha256).hexdigest()

@@ -1,0 +1,65 @@
+"""Answers kept until what they were read from changes, so that a page of ten years costs a few milliseconds.
+
+An answer is kept under a name and a fingerprint of its sources. A changed fingerprint makes it again; nothing is ever
+served from sources that have changed.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Lock
+from time import monotonic
+from typing import TypeVar, cast
+
+from stockpicker_dagster.storage.lake import Lake
+
+Answer = TypeVar("Answer")
+# Where a lake's files cannot be looked at cheaply, their fingerprint holds for this long.
+_ELSEWHERE_S = 5.0
+
+
+class Remembered:
+    """The last `most` answers, by name."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._answers: OrderedDict[Hashable, tuple[Hashable, object]] = OrderedDict()
+        self._lock = Lock()
+
+    def answer(self, name: Hashable, fingerprint: Hashable, make: Callable[[], Answer]) -> Answer:
+        """What `make` returns, or what it returned before for this name and fingerprint."""
+        with self._lock:
+            kept = self._answers.get(name)
+            if kept is not None and kept[0] == fingerprint:
+                self._answers.move_to_end(name)
+                return cast(Answer, kept[1])
+        made = make()
+        with self._lock:
+            self._answers[name] = (fingerprint, made)
+            self._answers.move_to_end(name)
+            while len(self._answers) > self._most:
+                self._answers.popitem(last=False)
+        return made
+
+
+def fingerprint(lake: Lake, *tables: str) -> Hashable:
+    """What changes whenever a stored day or bundle of one of `tables` does."""
+    root = getattr(lake, "root", None)
+    if not isinstance(root, os.PathLike):
+        return int(monotonic() / _ELSEWHERE_S)
+    return tuple(_of_folder(os.path.join(root, *table.split("/"))) for table in tables)  # noqa: PTH118 - many files
+
+
+def _of_folder(path: str) -> Hashable:
+    """Names, sizes and times of the files in a table's folder and in those right below it."""
+    found: list[tuple[str, int, int]] = []
+    try:
+        entries = list(os.scandir(path))
+    except FileNotFoundError:
+        return ()
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            for inner in os.scandir(entry.path):
+                stat = inner.stat()
+                found.append((f"{entry.name}/{inner.name}", stat.st_mtime_ns, stat.st_size))
+    return tuple(sorted(found))

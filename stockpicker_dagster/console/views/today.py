@@ -1,0 +1,115 @@
+"""Today: of each strategy its data's age, its verdict, what waits for a decision, and whether anything is wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import select
+
+from stockpicker_dagster.console.views.desk import Desk
+from stockpicker_dagster.console.views.proposals import ProposalLine, waiting
+from stockpicker_dagster.console.views.runs import latest_metadata
+from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.strategy_form import StrategyForm
+from stockpicker_dagster.trading import ledger
+
+
+@dataclass(frozen=True)
+class StrategyToday:
+    """How one strategy stands."""
+
+    name: str
+    description: str
+    last_ranked: date | None
+    """The last session with a ranking; None before the first."""
+    sessions_behind: int | None
+    """Completed sessions that it lacks; None where the source's own end cannot be asked just now."""
+    ran_at: datetime | None
+    """When its back-test last ran."""
+    verdict: str
+    verdict_reason: str
+    caveat: str
+    waiting: Sequence[ProposalLine]
+    problem: str
+    """What is wrong, and what to do about it; empty where nothing is."""
+
+
+@dataclass(frozen=True)
+class HaltLine:
+    """One halt in force; `account` is None where it holds for all."""
+
+    account: str | None
+    who: str
+    reason: str
+    halted_at: datetime
+
+
+@dataclass(frozen=True)
+class Today:
+    """The first page."""
+
+    strategies: Sequence[StrategyToday]
+    mistakes: Sequence[str]
+    """What is wrong with forms that cannot be read; while there are any, Dagster loads none."""
+    halts: Sequence[HaltLine]
+
+
+def today(desk: Desk) -> Today:
+    """Everything on the first page."""
+    held = waiting(desk)
+    strategies = [
+        _strategy(desk, name, form, [line for line in held if line.strategy == name])
+        for name, form in desk.forms().items()
+    ]
+    return Today(strategies, desk.mistakes(), halts_in_force(desk))
+
+
+def halts_in_force(desk: Desk) -> list[HaltLine]:
+    """The halts that hold now, newest first."""
+    table = ledger.halts
+    wanted = select(table).where(table.c.resumed_at.is_(None)).order_by(table.c.id.desc())
+    with desk.database.connect() as connection:
+        return [HaltLine(row.account, row.who, row.reason, row.halted_at) for row in connection.execute(wanted)]
+
+
+def account_names(desk: Desk) -> list[str]:
+    """Every trading account."""
+    with desk.database.connect() as connection:
+        return list(connection.execute(select(ledger.accounts.c.id).order_by(ledger.accounts.c.id)).scalars())
+
+
+def _strategy(desk: Desk, name: str, form: StrategyForm, held: Sequence[ProposalLine]) -> StrategyToday:
+    ranked = [day for day in desk.days(f"{name}/predictions") if day >= form.first_served]
+    said, ran_at = latest_metadata(desk, name, "backtest_metrics")
+    problem, behind = "", None
+    try:
+        behind = _behind(desk, form, ranked[-1] if ranked else None)
+    except StockPickerError as error:
+        problem = str(error)
+    if missing := form.missing_files():
+        problem = f"not there: {', '.join(map(str, missing))}; put it there, or change the strategy"
+    elif not ranked:
+        problem = problem or f"nothing is ranked yet; run it, or `stockpicker run {name}`"
+    elif behind:
+        problem = (
+            problem or f"{behind} session{'s' if behind > 1 else ''} behind the last close; the next run catches up"
+        )
+    return StrategyToday(
+        name=name,
+        description=form.description or "",
+        last_ranked=ranked[-1] if ranked else None,
+        sessions_behind=behind,
+        ran_at=ran_at,
+        verdict=said.get("verdict", "no back-test yet"),
+        verdict_reason=said.get("verdict_reason", ""),
+        caveat=said.get("caveat", ""),
+        waiting=held,
+        problem=problem,
+    )
+
+
+def _behind(desk: Desk, form: StrategyForm, last: date | None) -> int:
+    newest = form.last_session(desk.now())
+    if last is None or last >= newest:
+        return 0
+    return len(form.calendar.sessions(last, newest)) - 1

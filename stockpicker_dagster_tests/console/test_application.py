@@ -1,0 +1,134 @@
+"""Every address of the console, with every role: who gets in, who does not, and that each change needs its proof."""
+
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from stockpicker_dagster.console.application import PAGES
+from stockpicker_dagster.console.web import Page
+from stockpicker_dagster.trading.people.directory import ROLES
+from stockpicker_dagster_tests.console.site import BASE, PEOPLE, STRATEGY, Site, hidden
+
+WITH_ROLE = {role: name for name, role in PEOPLE.items()}
+CHANGES = [page for page in PAGES if page.method == "POST"]
+
+
+def _address(page: Page) -> str:
+    values = {"strategy": STRATEGY, "symbol": "S00", "proposal": "abcdef", "name": "vera", "token": "abc"}
+    return re.sub(r"\{(\w+)\}", lambda part: values[part.group(1)], page.path)
+
+
+def _id(page: Page) -> str:
+    return f"{page.method} {page.path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_each_role_reaches_what_it_may_and_nothing_else(page: Page, read_site: Site) -> None:
+    if page.role is None:
+        return
+    for role in ROLES:
+        browser = read_site.browser(WITH_ROLE[role])
+        allowed = ROLES.index(role) >= ROLES.index(page.role)
+        if page.method == "GET":
+            status = browser.get(_address(page)).status_code
+            assert (status == 403) is not allowed, f"{role} got {status}"
+        elif not allowed:
+            csrf = hidden(browser.get("/people").text, "csrf")
+            answer = browser.post(_address(page), headers={"Origin": BASE, "X-CSRF-Token": csrf})
+            assert answer.status_code == 403, f"{role} got {answer.status_code}"
+            assert page.role in answer.text
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.role is not None], ids=_id)
+def test_nobody_reaches_anything_without_signing_in(page: Page, read_site: Site) -> None:
+    answer = read_site.stranger(Origin=BASE).request(page.method, _address(page))
+    assert answer.status_code == (401 if page.path.startswith("/api/") else 303)
+    if answer.status_code == 303:
+        assert answer.headers["location"] == "/sign-in"
+
+
+@pytest.mark.parametrize("page", CHANGES, ids=_id)
+def test_every_change_needs_the_forms_token_and_an_origin_with_the_port(page: Page, read_site: Site) -> None:
+    if page.role is None:
+        return
+    browser = read_site.browser("root1")
+    csrf = hidden(browser.get("/people").text, "csrf")
+    forged = [
+        ({}, {"Origin": BASE}),
+        ({"csrf": "0" * 64}, {"Origin": BASE}),
+        ({"csrf": csrf}, {}),
+        ({"csrf": csrf}, {"Origin": "http://127.0.0.1:4000"}),
+        ({"csrf": csrf}, {"Origin": "null"}),
+        ({"csrf": csrf}, {"Origin": BASE, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}),
+    ]
+    for fields, headers in forged:
+        answer = browser.post(_address(page), data=fields, headers=headers)
+        assert answer.status_code == 403, (fields, headers, answer.status_code)
+
+
+@pytest.mark.parametrize("page", CHANGES, ids=_id)
+def test_nothing_is_changed_by_get(page: Page, read_site: Site) -> None:
+    readable = {each.path for each in PAGES if each.method == "GET"}
+    status = read_site.browser("root1").get(_address(page)).status_code
+    assert status == 405 or page.path in readable or (status in (200, 404) and "{" in page.path)
+
+
+def test_answers_carry_the_headers_that_browsers_protect_by(read_site: Site) -> None:
+    for path in ("/", "/sign-in", "/static/console.css", "/nowhere"):
+        headers = read_site.browser("vera").get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self';" in policy, "no inline script, no other host"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+    assert read_site.browser("vera").get("/").headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:4000", "localhost", "127.0.0.1:3999.evil.example", ""])
+def test_only_the_own_host_is_answered(host: str, read_site: Site) -> None:
+    assert read_site.stranger(Host=host).get("/sign-in").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["/../etc/passwd", "/static/../web.py", "/static/%2e%2e/web.py", "/a\\b", "/..%2fweb.py"]
+)
+def test_no_path_climbs(path: str, read_site: Site) -> None:
+    answer = read_site.browser("root1").get(path)
+    assert answer.status_code in (403, 404), answer.status_code
+    assert "from starlette" not in answer.text
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_other_methods_are_not_taken(method: str, read_site: Site) -> None:
+    assert read_site.browser("root1").request(method, "/").status_code == 405
+
+
+def test_a_body_is_bounded_said_or_unsaid(read_site: Site) -> None:
+    browser = read_site.browser("root1")
+    large = b"reason=" + b"x" * (5 * 2**20)
+    headers = {"Origin": BASE, "Content-Type": "application/x-www-form-urlencoded"}
+    assert browser.post("/halt", content=large, headers=headers).status_code == 413
+
+    def chunks():
+        for _ in range(6):
+            yield b"x" * 2**20
+
+    assert browser.post("/halt", content=chunks(), headers=headers).status_code == 413
+
+
+def test_a_page_of_every_kind_names_itself_once(read_site: Site) -> None:
+    for page in PAGES:
+        if page.method == "GET" and not page.as_json and page.role is not None and "proposal" not in page.path:
+            answer = read_site.browser("root1").get(_address(page))
+            if answer.headers.get("content-type", "").startswith("text/html") and answer.status_code == 200:
+                assert answer.text.count("<h1>") == 1 or "tearsheet" in page.path, page.path
+
+
+def test_the_console_loads_nothing_from_elsewhere(read_site: Site) -> None:
+    browser: TestClient = read_site.browser("root1")
+    for path in ("/", f"/ranking/{STRATEGY}", f"/ranking/{STRATEGY}/S00", "/people", "/strategies/new"):
+        page = browser.get(path).text
+        assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
+        assert "<script>" not in page
+        assert re.findall(r'\son\w+="', page) == []
