@@ -9,7 +9,7 @@ from calendar import monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Literal, get_args
 
 from stockpicker_dagster.errors import InvalidInput
@@ -115,12 +115,15 @@ def walk_forward_split(
     calendar: "TradingCalendar",
     start: date,
     lookback: int,
+    expanding: bool = False,
 ) -> Split:
     """The sessions of the model that serves `period`: `train_years`, then `validation_years`, up to its eve.
 
     Both count whole months (0.25 is three). The last session before the period is the last whose labels may be known,
     so that the model can be trained before the period begins. `start` is the first day of the source, `lookback` the
-    longest of the features, in sessions. Raises `TooLittleHistory`, naming the earliest day that would do.
+    longest of the features, in sessions. An `expanding` window trains from the first day on which every feature can be
+    full, and `train_years` is the least that must lie there. Raises `TooLittleHistory`, naming the earliest day that
+    would do.
     """
     if not train_years > 0:
         raise InvalidInput(f"train_years {train_years:g} is not allowed; train on at least one month")
@@ -134,6 +137,8 @@ def walk_forward_split(
             f"{earliest_first_use(start, lookback, train_years, validation_years, calendar)}"
         )
     eve = period.serves_from - timedelta(days=1)
+    if expanding:
+        train_from = min(train_from, earliest)
     train = (train_from, validation_from - timedelta(days=1))
     validation = (validation_from, eve) if validation_years else None
     return split(train, validation, horizon_days, period.serves_from, calendar)
@@ -242,6 +247,30 @@ def purged_folds(sessions: Sequence[date], n_folds: int, horizon_days: int, n_te
         if not train:
             raise InvalidInput(
                 f"no session is left to train on besides the test from {test[0]} to {test[-1]}; "
+                "use more sessions, fewer folds or a shorter horizon"
+            )
+        folds.append(Fold(tuple(train), tuple(test)))
+    return folds
+
+
+def purged_walk_forward(sessions: Sequence[date], n_folds: int, horizon_days: int) -> list[Fold]:
+    """`n_folds` runs of consecutive `sessions`, each tested by what was known before it.
+
+    The sessions fall into `n_folds` + 1 runs; every one but the first is tested on all sessions before it, less the
+    h + 1 whose labels would reach into it. Raises `InvalidInput` for too few folds or sessions.
+    """
+    if horizon_days < 1 or not 1 <= n_folds < len(sessions):
+        raise InvalidInput(
+            f"{n_folds} walk-forward folds of {len(sessions)} sessions with a horizon of {horizon_days} are not "
+            f"allowed; give a horizon of at least 1, and 1 to {max(1, len(sessions) - 1)} folds"
+        )
+    edges = [len(sessions) * run // (n_folds + 1) for run in range(n_folds + 2)]
+    folds = []
+    for first, last in pairwise(edges[1:]):
+        train, test = sessions[: max(0, first - 1 - horizon_days)], sessions[first:last]
+        if not train:
+            raise InvalidInput(
+                f"no session is left to train on before the test from {test[0]} to {test[-1]}; "
                 "use more sessions, fewer folds or a shorter horizon"
             )
         folds.append(Fold(tuple(train), tuple(test)))

@@ -47,6 +47,12 @@ class PeriodsForm(Form):
         None, description="Walk-forward: how often a new model is trained."
     )
 
+    window: Literal["rolling", "expanding"] | None = Field(
+        None,
+        description="Walk-forward: `rolling` (default) always trains on train_years; `expanding` on everything since "
+        "the first day with full features, at least train_years.",
+    )
+
     def _agree(self) -> None:
         fixed = {"train": self.train, "validation": self.validation, "test": self.test}
         walking = {"train_years": self.train_years, "validation_years": self.validation_years, "retrain": self.retrain}
@@ -57,6 +63,12 @@ class PeriodsForm(Form):
             raise Misfit(
                 "periods are either train, validation and test, or train_years, validation_years and retrain; "
                 f"given: {given}"
+            )
+        if self.window is not None and self.retrain is None:
+            raise Misfit(
+                f"periods window {self.window!r} is for walk-forward models; leave it out, or give train_years, "
+                "validation_years and retrain",
+                "window",
             )
 
     @field_validator("train", "validation", "test")

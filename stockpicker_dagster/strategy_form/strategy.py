@@ -216,6 +216,7 @@ class StrategyForm(Form):
             calendar,
             self.prices.start,
             lookback,
+            periods.window == "expanding",
         )
 
     def period_key(self, day: date) -> str | None:
