@@ -214,6 +214,13 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("algorithm.hyperparameters", {"hyperparameters": {"alfa": 1}}, ["'alfa'", "did you mean 'alpha'?"]),
     ("algorithm.hyperparameters", {"hyperparameters": {"alpha": -1}}, ["-1", "at least 0"]),
     ("algorithm.hyperparameters", {"hyperparameters": {"l1_ratio": 0.5}}, ["l1_ratio 0.5", "method 'ridge'"]),
+    ("algorithm.search", {"search": {"over": {"alfa": [1, 2]}}}, ["'alfa'", "did you mean 'alpha'"]),
+    ("algorithm.search", {"search": {"over": {}}}, ["nothing to search over"]),
+    ("algorithm.search.over", {"search": {"over": 1}}, ["1 is not allowed"]),
+    ("algorithm.search.trials", {"search": {"over": {"alpha": [1, 2]}, "trials": 0}}, ["0", "1"]),
+    ("algorithm.search.method", {"search": {"over": {"alpha": [1, 2]}, "method": "random"}}, ["'random'"]),
+    ("algorithm.search.folds", {"search": {"over": {"alpha": [1, 2]}, "folds": 1}}, ["1", "2"]),
+    ("periods.window", {"train_years": 2, "validation_years": 1, "retrain": "yearly", "window": "all"}, ["'all'"]),
     (
         "algorithm.hyperparameters",
         {"name": "neural_network", "hyperparameters": {"widths": [8]}},

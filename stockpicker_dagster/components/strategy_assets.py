@@ -343,6 +343,7 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
                 period,
                 strategy.definition("trained_model", period, deployment.lake),
                 made_under,
+                search=algorithm.search_settings.as_text() if algorithm.search_settings else "",
             )
             jobs[period] = TrainingJob(settings, folder, round(3600 * strategy.form.training.max_hours))
         trained, said = train_periods(context, strategy.form, jobs)

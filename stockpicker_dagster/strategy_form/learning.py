@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
+from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.algorithms import algorithm, check_packages, validate_hyperparameters
 from stockpicker_dagster.strategy_form.base import Form, Misfit
+from stockpicker_dagster.training.search import SearchSettings, check_search
 
 Period = Annotated[
     tuple[date, date],
@@ -93,6 +95,20 @@ class PeriodsForm(Form):
         return self.retrain is not None
 
 
+class SearchForm(Form):
+    """Hyperparameters that are searched for, anew for every model, on the days that it may learn from."""
+
+    over: dict[str, list[Any]] = Field(
+        description="Hyperparameters by name: a number's range as [least, most], or two choices or more."
+    )
+    trials: int = Field(20, ge=1, le=1000, description="How many settings are tried.")
+    method: Literal["walk_forward", "combinatorial"] = Field(
+        "walk_forward",
+        description="How folds are made: each tested by what was known before it, or by everything around it, purged.",
+    )
+    folds: int = Field(3, ge=2, le=10, description="On how many folds each trial is fitted and judged.")
+
+
 class AlgorithmForm(Form):
     """What learns."""
 
@@ -105,6 +121,20 @@ class AlgorithmForm(Form):
         default_factory=dict, description="Settings of the algorithm; Learning lists them with type, range and default."
     )
     seed: int = Field(0, ge=0, description="Fixes whatever the algorithm draws at random.")
+    search: SearchForm | None = Field(None, description="A search for further hyperparameters; none by default.")
+
+    @property
+    def search_settings(self) -> SearchSettings | None:
+        """The search as training takes it."""
+        asked = self.search
+        return None if asked is None else SearchSettings(asked.trials, asked.over, asked.method, asked.folds)
+
+    def _agree(self) -> None:
+        if self.search_settings is not None:
+            try:
+                check_search(self.name, self.hyperparameters, self.search_settings)
+            except InvalidInput as error:
+                raise Misfit(str(error), "search") from error
 
     @field_validator("name")
     @classmethod

@@ -20,6 +20,8 @@ from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.research.algorithms import UNSUPERVISED, Algorithm, Supervision, algorithm
 from stockpicker_dagster.storage.lake import Bundle
 from stockpicker_dagster.training.datasets import LABEL, read_captions, read_table
+from stockpicker_dagster.training.search import STATE, SearchSettings, trials_document
+from stockpicker_dagster.training.search import search as run_search
 
 MODEL = "model.json"
 
@@ -50,15 +52,29 @@ def train_model(
     definition: str = "",
     dataset_definition: str | None = None,
     supervision: Supervision = UNSUPERVISED,
+    search: SearchSettings | None = None,
 ) -> Bundle:
     """Fits the algorithm called `name` on a stored dataset and returns the files of the model.
 
-    `definition` is that of the strategy's form, kept with the model. Raises `WrongModel` for a dataset of another
-    definition than `dataset_definition` (None: any), and `TrainingStopped` if `supervision` asks for it.
+    `definition` is that of the strategy's form, kept with the model. With `search`, the best settings of a search over
+    folds of the training and validation days are fitted, and `search.json` lists every trial.
+
+    Raises `WrongModel` for a dataset of another definition than `dataset_definition` (None: any), and `TrainingStopped`
+    if `supervision` asks for it.
     """
     captions = check_dataset(dataset, strategy, period, dataset_definition)
     train, validation = read_table(dataset, "train"), read_table(dataset, "validation")
-    fitted = algorithm(name).fit(train, validation, captions["features"], LABEL, hyperparameters, seed, supervision)
+    horizon = int(captions.get("horizon_days") or 1)
+    used, trials = hyperparameters, {}
+    if search is not None:
+        found = run_search(
+            name, train, validation, captions["features"], LABEL, hyperparameters, search, seed, horizon, supervision
+        )
+        used = found.hyperparameters
+        trials = {STATE: (json.dumps(trials_document(found.trials), indent=1) + "\n").encode()}
+    fitted = algorithm(name).fit(
+        train, validation, captions["features"], LABEL, used, seed, supervision, horizon_days=horizon
+    )
     identity = {
         "strategy": strategy,
         "period": period,
@@ -68,6 +84,7 @@ def train_model(
         "definition": definition,
         "data_version": captions["data_version"],
         "code_version": code_version(),
+        **({} if search is None else {"search": json.loads(search.as_text())}),
     }
     model_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +100,7 @@ def train_model(
         "validation": captions["validation"],
         "last_known": captions["last_known"],
     }
-    return Bundle({**artifact, MODEL: (json.dumps(description, indent=2, sort_keys=True) + "\n").encode()})
+    return Bundle({**artifact, **trials, MODEL: (json.dumps(description, indent=2, sort_keys=True) + "\n").encode()})
 
 
 def check_dataset(dataset: Path, strategy: str, period: str, definition: str | None) -> dict[str, Any]:

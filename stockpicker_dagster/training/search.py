@@ -1,9 +1,9 @@
 """Hyperparameter search: Optuna proposes settings, purged folds of the training data judge them.
 
 Only rows that the final model may learn from are used: each trial is fitted on the dates of a fold and judged by the
-rank IC on dates that its labels do not touch. Finished trials are kept as plain JSON beside a training's other state, so
-that a stopped search goes on to the same result. Trials of a search are no trials of the verdict: they never see a day
-that the strategy is tested on.
+rank IC on dates that its labels do not touch. Finished trials are kept as plain JSON beside a training's other state,
+so that a stopped search goes on to the same result. Trials of a search are no trials of the verdict: they never see a
+day that the strategy is tested on.
 """
 
 import json
@@ -52,6 +52,22 @@ class SearchSettings:
     over: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     method: Method = "walk_forward"
     folds: int = 3
+
+    def as_text(self) -> str:
+        """As JSON, as a training job carries it."""
+        return json.dumps(asdict(self) | {"over": {key: list(value) for key, value in self.over.items()}})
+
+    @classmethod
+    def of_text(cls, text: str) -> "SearchSettings | None":
+        """The opposite of `as_text`; None for an empty text. Raises `InvalidInput` for anything else."""
+        if not text:
+            return None
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(
+                f"the search {text!r} cannot be read ({error}); it is JSON of trials, over, method and folds"
+            ) from error
 
 
 @dataclass(frozen=True)

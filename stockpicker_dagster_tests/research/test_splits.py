@@ -15,6 +15,7 @@ from stockpicker_dagster.research.splits import (
     fixed_split,
     period_of,
     purged_folds,
+    purged_walk_forward,
     split,
     walk_forward_periods,
     walk_forward_split,
@@ -191,3 +192,29 @@ def test_impossible_folds_are_refused() -> None:
         purged_folds(days, 1, 5)
     with pytest.raises(InvalidInput, match="no session is left to train on"):
         purged_folds(days, 2, 15)
+
+
+def test_walk_forward_folds_are_tested_by_what_was_known_before_them() -> None:
+    days = CALENDAR.sessions(date(2023, 1, 3), date(2023, 12, 29))
+    folds = purged_walk_forward(days, 4, 5)
+    assert len(folds) == 4
+    assert [day for fold in folds for day in fold.test] == days[len(days) // 5 :]
+    for fold in folds:
+        first = days.index(fold.test[0])
+        assert list(fold.train) == days[: first - 6]
+        assert_purged(fold.train, fold.test, 5, CALENDAR)
+    for wrong in (0, len(days)):
+        with pytest.raises(InvalidInput, match="walk-forward folds"):
+            purged_walk_forward(days, wrong, 5)
+    with pytest.raises(InvalidInput, match="no session is left to train on before the test"):
+        purged_walk_forward(days[:20], 4, 5)
+
+
+def test_an_expanding_window_trains_from_the_first_full_day() -> None:
+    period = period_of(date(2020, 6, 1), "yearly")
+    rolling, expanding = (
+        walk_forward_split(period, 2, 1, 5, CALENDAR, date(2010, 1, 4), 100, window) for window in (False, True)
+    )
+    assert expanding.train[0] == CALENDAR.offset(date(2010, 1, 4), 99)
+    assert expanding.train[-len(rolling.train) :] == rolling.train
+    assert (expanding.validation, expanding.last_known) == (rolling.validation, rolling.last_known)

@@ -20,6 +20,7 @@ from stockpicker_dagster.training.models import (
     load_model,
     train_model,
 )
+from stockpicker_dagster.training.search import STATE, SearchSettings
 from stockpicker_dagster_tests.training.small_strategy import FEATURES, SPLIT, dataset
 
 Store = Callable[[str, Bundle], Path]
@@ -91,3 +92,21 @@ def test_a_figure_that_does_not_exist_is_null_in_the_description(dataset_folder:
     assert isinstance(content, bytes)
     assert "NaN" not in content.decode()
     assert json.loads(content)["metrics"]["validation_rank_ic"] is not None
+
+
+def test_a_search_is_fitted_as_if_its_best_settings_had_been_given(dataset_folder: Path) -> None:
+    searched = SearchSettings(3, {"alpha": [0.01, 100.0]})
+    model = train_model(dataset=dataset_folder, **{**ARGUMENTS, "hyperparameters": {}}, search=searched)
+    content = model.files[STATE]
+    assert isinstance(content, bytes)
+    trials = json.loads(content)
+    assert len(trials) == 3
+    best = max(trials, key=lambda each: each["rank_ic"])
+    described = describe_model(model)
+    assert described["chosen"]["alpha"] == best["hyperparameters"]["alpha"]
+    assert described["search"]["trials"] == 3
+    assert described["model_id"] != describe_model(train_model(dataset=dataset_folder, **ARGUMENTS))["model_id"]
+    assert SearchSettings.of_text(searched.as_text()) == searched
+    assert SearchSettings.of_text("") is None
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        SearchSettings.of_text('{"trial": 1}')

@@ -15,7 +15,7 @@ from stockpicker_dagster.errors import InvalidInput
 if TYPE_CHECKING:
     from stockpicker_dagster.research.algorithms import Hyperparameter
 
-OF_THE_JOB = ("algorithm", "seed", "strategy", "period", "definition", "dataset_definition", "last_known")
+OF_THE_JOB = ("algorithm", "seed", "strategy", "period", "definition", "dataset_definition", "last_known", "search")
 """Names that no algorithm may give to a hyperparameter of its own."""
 
 
@@ -25,7 +25,8 @@ class Settings:
 
     `definition` is the digest of the strategy's form, kept with the model; `dataset_definition` is that of the dataset
     (empty: any). `last_known` is the day after whose close the last label is known, needed only where no channel
-    `captions` says it. Equal settings on equal data give equal models.
+    `captions` says it. `search` is that of hyperparameters (`training.search`) as JSON; empty: none. Equal
+    settings on equal data give equal models.
     """
 
     algorithm: str
@@ -36,6 +37,7 @@ class Settings:
     definition: str = ""
     dataset_definition: str = ""
     last_known: str = ""
+    search: str = ""
 
 
 def as_strings(settings: Settings) -> dict[str, str]:

@@ -38,6 +38,7 @@ def train(layout: Layout) -> int:
         from stockpicker_dagster.research.algorithms import Progress, Supervision, TrainingStopped
         from stockpicker_dagster.training.container.channels import assemble_dataset
         from stockpicker_dagster.training.models import describe_model, train_model
+        from stockpicker_dagster.training.search import SearchSettings
 
         def report(progress: Progress) -> None:
             _say(PROGRESS + json.dumps({name: _finite(value) for name, value in vars(progress).items()}))
@@ -61,6 +62,7 @@ def train(layout: Layout) -> int:
                     settings.definition,
                     settings.dataset_definition or None,
                     supervision=Supervision(report, asked.now, layout.checkpoints),
+                    search=SearchSettings.of_text(settings.search),
                 )
         except TrainingStopped as stopped:
             _say(f"stopped: {stopped}")
