@@ -39,6 +39,7 @@ from stockpicker_dagster.research.algorithms.long_short_environment import (
     Terms,
     environment_class,
 )
+from stockpicker_dagster.research.algorithms.shared_policy import PACE, shared_policies
 from stockpicker_dagster.research.algorithms.tables import Table, check_given, measured
 from stockpicker_dagster.research.algorithms.torch_runtime import deterministic_torch
 from stockpicker_dagster.research.algorithms.weights import Array, read_weights, write_weights
@@ -339,8 +340,6 @@ class _Stages:
         from stable_baselines3 import A2C, PPO, SAC
         from torch.optim import Adam
 
-        from stockpicker_dagster.research.algorithms.shared_policy import shared_policies
-
         settings, (actor_critic, soft) = self._settings, shared_policies()
         common = {
             "env": self._walks(0),
@@ -480,7 +479,7 @@ def _put(scorer: Any, policy: Mapping[str, Array]) -> None:
         for place, layer in enumerate(_linear_layers(scorer)):
             layer.weight.copy_(torch.from_numpy(np.array(policy[f"weights_{place}"].T)))
             layer.bias.copy_(torch.from_numpy(np.array(policy[f"biases_{place}"])))
-        scorer.inertia.copy_(torch.from_numpy(np.array(policy["inertia"])))
+        scorer.inertia.copy_(torch.from_numpy(np.array(policy["inertia"] / np.float32(PACE))))
 
 
 def _taken(scorer: Any) -> dict[str, Array]:
@@ -488,7 +487,7 @@ def _taken(scorer: Any) -> dict[str, Array]:
     layers = [
         (layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()) for layer in _linear_layers(scorer)
     ]
-    return _layer_arrays(layers) | {"inertia": scorer.inertia.detach().numpy().copy()}
+    return _layer_arrays(layers) | {"inertia": np.float32(PACE) * scorer.inertia.detach().numpy()}
 
 
 def _state(policy: Any) -> dict[str, Array]:

@@ -15,6 +15,10 @@ from stockpicker_dagster.research.algorithms.long_short_environment import BOUND
 if TYPE_CHECKING:
     pass
 
+PACE = 5.0
+"""Inertia is learned so many times faster than other parameters: it has to outgrow the deviation of actions before a
+book is left as it is, where that is right."""
+
 
 @lru_cache(maxsize=1)
 def shared_policies() -> tuple[type[Any], type[Any]]:
@@ -41,7 +45,7 @@ def shared_policies() -> tuple[type[Any], type[Any]]:
             self.inertia = nn.Parameter(torch.zeros(()))
 
         def forward(self, seen: torch.Tensor) -> torch.Tensor:
-            scores = self.layers(seen[..., :-2]).squeeze(-1) + self.inertia * seen[..., -2]
+            scores = self.layers(seen[..., :-2]).squeeze(-1) + PACE * self.inertia * seen[..., -2]
             return scores * seen[..., -1]
 
     class SharedActorCritic(actor_critic_base):

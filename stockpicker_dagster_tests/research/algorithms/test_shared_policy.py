@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from stockpicker_dagster.research.algorithms.long_short_environment import CrossSections, Terms, environment_class
-from stockpicker_dagster.research.algorithms.shared_policy import shared_policies
+from stockpicker_dagster.research.algorithms.shared_policy import PACE, shared_policies
 from stockpicker_dagster_tests.research.algorithms.traded import FEATURES, traded
 
 
@@ -16,7 +16,7 @@ def policy(request: pytest.FixtureRequest) -> torch.nn.Module:
         environment.observation_space, environment.action_space, lambda _: 0.01, widths=[5]
     )
     with torch.no_grad():
-        made.scorer.inertia.fill_(0.5)
+        made.scorer.inertia.fill_(0.5 / PACE)
     return made
 
 
