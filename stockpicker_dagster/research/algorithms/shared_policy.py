@@ -8,12 +8,9 @@ the cross-section. For SAC the critic judges each stock's features, weight and s
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stockpicker_dagster.research.algorithms.long_short_environment import BOUND
-
-if TYPE_CHECKING:
-    pass
 
 PACE = 5.0
 """Inertia is learned so many times faster than other parameters: it has to outgrow the deviation of actions before a
