@@ -287,6 +287,17 @@ def test_a_file_is_checked_without_a_strategy_and_nothing_is_stored(home: Path, 
     assert not (home / "lake" / "p").exists()
 
 
+def test_a_file_of_another_exchange_is_checked_by_its_calendar_and_currency(home: Path) -> None:
+    holiday = date(2018, 1, 15)  # in New York
+    rows = market_rows().filter(pl.col("date") == DAYS[3]).with_columns(date=holiday, currency=pl.lit("GBp"))
+    rows.write_csv(home / "london.csv")
+    command = ["data", "check", str(home / "london.csv"), "--basis", "as_traded"]
+    counted = f"{rows.height} = stored {rows.height} + quarantined 0"
+    assert counted in stockpicker(*command, "--calendar", "XLON", "--currency", "GBp").stdout
+    assert f"{rows.height}  wrong_currency" in stockpicker(*command, "--calendar", "XLON").stdout
+    assert f"{rows.height}  not_a_session" in stockpicker(*command, "--currency", "GBp").stdout
+
+
 @pytest.mark.real_data
 def test_the_whole_real_market_is_checked_in_one_command_and_what_is_accepted_makes_the_published_market(
     real_data: Path, tmp_path: Path
