@@ -77,6 +77,34 @@ def nowhere(panel: Panel) -> np.ndarray:
     return np.full(panel.shape, np.nan)
 
 
+class Remembering:
+    """P_{t+1} / P_t - 1 where P_{t+1} was ever seen, in this call or an earlier one."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, date], float] = {}
+
+    def __call__(self, panel: Panel) -> np.ndarray:
+        keys = [[(symbol, session) for symbol in panel.symbols] for session in panel.sessions]
+        for row, of_session in enumerate(keys):
+            self.seen.update(zip(of_session, panel.close[row].tolist(), strict=True))
+        later = [
+            [self.seen.get((symbol, CALENDAR.next_session(session)), np.nan) for symbol, session in of_session]
+            for of_session in keys
+        ]
+        return np.array(later) / panel.close - 1.0
+
+
+def test_a_feature_that_remembers_later_days_from_an_earlier_call_is_found() -> None:
+    remembering = Remembering()
+
+    def remembered(panel: Panel) -> np.ndarray:
+        """C_{t+1} / C_t - 1, once it is known."""
+        return remembering(panel)
+
+    with pytest.raises(DishonestFeature, match="'remembered' looks ahead"):
+        try_on_invented_prices(own(remembered, 2, ("close",)), CALENDAR)
+
+
 def test_an_honest_feature_passes() -> None:
     try_on_invented_prices(own(weekly), CALENDAR)
     try_on_invented_prices(own(dollar_volume, 1, ("close", "volume"), scale_invariant=False), CALENDAR)
