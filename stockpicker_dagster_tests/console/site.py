@@ -119,8 +119,16 @@ def hidden(page: str, name: str) -> str:
     return found.group(1)
 
 
-def make_site(folder: Path, engine: Engine, lake: Path, proxy: TrustedProxy | None = None, people: bool = True) -> Site:
-    """A console on a copy of `lake` and on `engine`, everybody added."""
+def add_everybody(engine: Engine) -> None:
+    """A person of every role."""
+    directory.add_person(engine, "root1", "administrator", PASSWORD, "os:test", NOW)
+    for name, role in PEOPLE.items():
+        if name != "root1":
+            directory.add_person(engine, name, role, PASSWORD, "root1", NOW)  # type: ignore[arg-type]
+
+
+def make_site(folder: Path, engine: Engine, lake: Path, proxy: TrustedProxy | None = None) -> Site:
+    """A console on a copy of `lake` and on `engine`, with the people in it."""
     home = Home(folder)
     home.lake.parent.mkdir(parents=True, exist_ok=True)
     if lake.is_dir():
@@ -129,11 +137,6 @@ def make_site(folder: Path, engine: Engine, lake: Path, proxy: TrustedProxy | No
     (strategies / STRATEGY).mkdir(parents=True)
     (strategies / STRATEGY / "defs.yaml").write_text(as_yaml(ATTRIBUTES))
     deployment = SetDeployment(Lake(home.lake), engine)
-    if people:
-        directory.add_person(engine, "root1", "administrator", PASSWORD, "os:test", NOW)
-        for name, role in PEOPLE.items():
-            if name != "root1":
-                directory.add_person(engine, name, role, PASSWORD, "root1", NOW)  # type: ignore[arg-type]
     desk = Desk(deployment, strategies, DagsterInstance.ephemeral())  # type: ignore[arg-type]
     parts = services(desk, home, lambda: make_signing_key(folder))
     app = application(parts, addresses=Addresses.on_loopback(PORT), port=PORT, proxy=proxy)

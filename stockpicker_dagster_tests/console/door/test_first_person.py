@@ -15,7 +15,7 @@ from stockpicker_dagster_tests.console.site import BASE, NOW, PASSWORD, Site, ma
 
 @pytest.fixture
 def empty(tmp_path: Path, new_ledger: Callable[[], Engine]) -> Site:
-    return make_site(tmp_path / "home", new_ledger(), tmp_path / "none", people=False)
+    return make_site(tmp_path / "home", new_ledger(), tmp_path / "none")
 
 
 def _send(site: Site, token: str, name: str = "ada", password: str = PASSWORD, again: str | None = None) -> int:
