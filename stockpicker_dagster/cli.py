@@ -18,7 +18,7 @@ import click
 from stockpicker_dagster.commands.accounts import account
 from stockpicker_dagster.commands.brokers import broker
 from stockpicker_dagster.commands.notices import notices
-from stockpicker_dagster.commands.people import user
+from stockpicker_dagster.commands.people import AS, decider, user
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import prepare_home
 
@@ -154,10 +154,11 @@ def _program() -> str:
 @click.argument("proposal")
 @click.option("--reason", default="", help="Why; kept with the decision.")
 @click.option("--no-execute", is_flag=True, help="Record the decision and leave the execution to the running daemon.")
+@AS
 @_plainly
-def approve(proposal: str, reason: str, no_execute: bool) -> None:
+def approve(proposal: str, reason: str, no_execute: bool, login: str | None) -> None:
     """Approve PROPOSAL; on a paper account it is then executed. An approved one is only executed, or resumed."""
-    decided = _decide(proposal, "approve", reason)
+    decided = _decide(proposal, "approve", reason, login)
     if decided is None or no_execute:
         return
     from stockpicker_dagster.runs import execute_approved_session
@@ -170,14 +171,15 @@ def approve(proposal: str, reason: str, no_execute: bool) -> None:
 @main.command()
 @click.argument("proposal")
 @click.option("--reason", required=True, help="Why; kept with the decision.")
+@AS
 @_plainly
-def deny(proposal: str, reason: str) -> None:
+def deny(proposal: str, reason: str, login: str | None) -> None:
     """Deny PROPOSAL; nothing of it will ever be sent."""
-    _decide(proposal, "deny", reason)
+    _decide(proposal, "deny", reason, login)
 
 
-def _decide(proposal: str, decision: Any, reason: str) -> tuple[str, date] | None:
-    """Records a decision; the strategy and session to execute if the proposal is approved by it."""
+def _decide(proposal: str, decision: Any, reason: str, login: str | None) -> tuple[str, date] | None:
+    """Records a decision; the strategy and session to execute here if a paper proposal is approved by it."""
     from stockpicker_dagster.storage.deployment import Deployment
     from stockpicker_dagster.trading.approval import decide
     from stockpicker_dagster.trading.proposal import load
@@ -187,13 +189,22 @@ def _decide(proposal: str, decision: Any, reason: str) -> tuple[str, date] | Non
     known = load(deployment.database, proposal)
     if decision == "approve" and known.state in ("approved", "executing"):
         click.echo(f"{known.id}: already {known.state}")
+        if known.document.mode != "paper":
+            return None
         return known.document.strategy, known.document.session
-    decided = decide(deployment.database, proposal, f"os:{getpass.getuser()}", decision, reason, deployment.now())
+    decided = decide(
+        deployment.database,
+        known.id,
+        **decider(deployment, login, live=known.document.mode != "paper"),
+        decision=decision,
+        reason=reason,
+        now=deployment.now(),
+    )
     if decided.outcome is None:
         click.echo(f"{decided.proposal}: {decided.approvals} of {decided.approvals_needed} approvals; more are needed")
         return None
     click.echo(f"{decided.proposal}: {decided.outcome}")
-    if decided.outcome != "approved":
+    if decided.outcome != "approved" or known.document.mode != "paper":
         return None
     return known.document.strategy, known.document.session
 

@@ -14,7 +14,7 @@ _SETTINGS = (
     click.option("--mode", help="paper or live."),
     click.option("--url", "base_url", help="Where the broker is reached, such as https://paper-api.alpaca.markets."),
     click.option("--number", "broker_account", help="The broker's own number of the account."),
-    click.option("--approvals", type=int, help="How many people have to approve."),
+    click.option("--approvals", "approvals_needed", type=int, help="How many people have to approve."),
     click.option("--four-eyes/--no-four-eyes", default=None, help="Whether the author of a strategy may not approve."),
     click.option("--limit", "limits", multiple=True, metavar="NAME=FIGURE", help="A limit, such as gross=1.5."),
     click.option("--restricted", multiple=True, metavar="SYMBOL", help="A name in which nothing may be opened."),

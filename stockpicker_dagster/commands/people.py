@@ -175,6 +175,24 @@ def sign_in(deployment: Any, name: str | None) -> str:
     return str(prove(deployment, name).person)
 
 
+def decider(deployment: Any, login: str | None, live: bool) -> dict[str, Any]:
+    """Who decides, as `decide` takes it: a person whose secret was just asked for, or the system's user.
+
+    While nobody has been added it is the system's user. A live decision is signed with this machine's key.
+    """
+    from stockpicker_dagster.home import home
+    from stockpicker_dagster.trading.people import directory
+    from stockpicker_dagster.trading.signatures import load_signing_key
+
+    with deployment.database.connect() as connection:
+        people = directory.people_exist(connection)
+    if not people:
+        return {"person": os_user(), "os_user": os_user()}
+    signer = load_signing_key(home().root / "keys") if live else None
+    proof = prove(deployment, login)
+    return {"person": proof.person, "proof": proof, "signer": signer, "os_user": os_user()}
+
+
 def prove(deployment: Any, name: str | None) -> Any:
     """Asks for a password, and a code where they are turned on; the proof that came of it."""
     from stockpicker_dagster.errors import StockPickerError

@@ -511,17 +511,18 @@ class _Execution:
         ]
         # What is under way, or comes after this stage, is part of the book that the limits are about.
         sent = {key_of(order) for order in (*candidates, *under_way)} | set(tried)
-        place = self._stages().index(stage)
+        stages = self._stages()
+        coming = set(stages[stages.index(stage) + 1 :])
         later = [
             order
             for order in self._document.orders
-            if key_of(order) not in sent and self._stages().index((order.phase, order.slice)) > place
+            if key_of(order) not in sent and (order.phase, order.slice) in coming
         ]
         state = risk.AccountState(self._broker.cash(), held)
         again = {key_of(order) for order in candidates}
         basket = [*candidates, *(order for order in under_way if key_of(order) not in again), *later]
         passing = self._within_limits(basket, state)
-        return {key_of(order): order.quantity for order in candidates if order in passing}
+        return {key_of(order): order.quantity for order in passing if key_of(order) in again}
 
     def _sendable_quantity(
         self, order: ProposedOrder, before: Attempt | None, held: Mapping[str, Decimal], under_way: bool
@@ -616,7 +617,7 @@ class _Execution:
 
     def _settle(self) -> None:
         """Lets an auction broker fill at the open, once that is known, and takes note of what happened."""
-        waiting = sorted({order.symbol for order in self._document.orders if self._works(order)})
+        waiting = sorted({attempt.key[0] for attempt in self._attempts().values() if attempt.status == "working"})
         if waiting and isinstance(self._broker, AuctionBroker):
             session = self._document.trade_session
             opens = self._venue.opens(session, waiting)
@@ -722,10 +723,6 @@ class _Execution:
         """The newest attempt at each order that was committed to."""
         with self._engine.connect() as connection:
             return {attempt.key: attempt for attempt in intents.attempts(connection, self._found.id)}
-
-    def _works(self, order: ProposedOrder) -> bool:
-        attempt = self._attempts().get(key_of(order))
-        return attempt is not None and attempt.status == "working"
 
     def _under_way(self, stage: Stage) -> bool:
         """Whether the broker may still trade something of the stage."""

@@ -1,0 +1,537 @@
+"""Randomized executions: one rebalance, a broker that misbehaves, a process that dies, and what must hold at the end.
+
+Everything follows from one seed. An execution is planned on a random book, approved or not, and driven by short-lived
+executors that crash, or are killed, at random instants, against a broker that drops answers, delivers late, repeats,
+fills in parts, rejects, or is silent. Then the faults stop, and one clean executor has to bring it to its end. The
+benchmark and the tests share this file.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event, insert, select
+from sqlalchemy.exc import OperationalError
+
+from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.market.sources import Window
+from stockpicker_dagster.storage.database import migrate, open_database, transaction
+from stockpicker_dagster.trading import accounts, ledger
+from stockpicker_dagster.trading.accounts import ensure_paper_account
+from stockpicker_dagster.trading.approval import decide
+from stockpicker_dagster.trading.brokers import (
+    TERMINAL,
+    BrokerOrder,
+    BrokerUnavailable,
+    Lookup,
+    OrderRequest,
+    Quote,
+    Rejected,
+    Submission,
+    Unknown,
+)
+from stockpicker_dagster.trading.brokers.capabilities import Capabilities
+from stockpicker_dagster.trading.brokers.paper import PaperBroker
+from stockpicker_dagster.trading.execution import CHECKPOINTS, ExecutionReport, execute
+from stockpicker_dagster.trading.ledger import Fill
+from stockpicker_dagster.trading.proposal import StoredProposal, build, load, register
+from stockpicker_dagster.trading.rebalance import PHASES, plan_orders
+from stockpicker_dagster.trading.reconciliation import reconcile
+from stockpicker_dagster.trading.risk import AccountState, Limits
+
+ACCOUNT = "paper"
+SESSION = date(2024, 3, 4)
+NOW = datetime(2024, 3, 5, 1, 15, tzinfo=UTC)
+NAMES = ("AAA", "BBB", "CCC", "DDD", "EEE")
+ZERO = Decimal(0)
+STEPS = (*CHECKPOINTS, "submit", "fill", "asked")
+"""Where an executor can die: at its own steps, inside the broker's transactions, and while it asks."""
+
+
+class Crash(RuntimeError):
+    """The executor died here."""
+
+
+@dataclass
+class Market:
+    """Opening prices that are known, or not yet."""
+
+    prices: Mapping[str, Decimal]
+    opened: bool = True
+    simulated: bool = True
+
+    def window(self, session: date, latest_stored: date, now: datetime) -> Window | None:
+        """Always open."""
+        return Window(now - timedelta(hours=1), now + timedelta(hours=12))
+
+    def trade_session(self, session: date) -> date:
+        """The next day."""
+        return session + timedelta(days=1)
+
+    def opens(self, session: date, symbols: Collection[str]) -> dict[str, Decimal] | None:
+        """The prices, once open."""
+        return {name: self.prices[name] for name in symbols if name in self.prices} if self.opened else None
+
+
+@dataclass
+class Faults:
+    """What goes wrong, drawn as the execution goes; `rate` 0 is a calm day. `die` ends the executor where it says."""
+
+    dice: random.Random
+    rate: float
+    die: Callable[[], None]
+    doomed: str | None = None
+    countdown: int = 0
+
+    def strikes(self) -> bool:
+        """Whether something goes wrong now."""
+        return self.dice.random() < self.rate
+
+    def reached(self, step: str) -> None:
+        """Dies at the step that was drawn, at its n-th time; now and then the database is locked instead."""
+        if step == self.doomed:
+            self.countdown -= 1
+            if self.countdown <= 0:
+                self.doomed = None
+                self.die()
+        if step in ("before_intent", "before_end") and self.rate and self.dice.random() < self.rate / 10:
+            raise OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+
+
+class ChaoticBroker:
+    """A broker behind a bad line: its books are the paper broker's, what comes back of them is not always the truth.
+
+    With `auction` it fills at the open it is told, as the paper broker; without, it fills in parts while it is asked.
+    """
+
+    name = "paper"
+    base_url = PaperBroker.base_url
+    account_id = ACCOUNT
+
+    def __init__(
+        self, engine: Engine, faults: Faults, prices: Mapping[str, Decimal], capabilities: Capabilities
+    ) -> None:
+        self.capabilities = capabilities
+        self._faults = faults
+        self._prices = prices
+        self._books = PaperBroker(engine, ACCOUNT, faults.reached, available=self._available)
+        self._late: list[OrderRequest] = []
+
+    def submit(self, request: OrderRequest) -> Submission:
+        """Takes the order, or not, and says so, or not."""
+        if self._faults.strikes():
+            match self._faults.dice.randrange(6):
+                case 0:
+                    return Unknown("no answer, and nothing arrived")
+                case 1:
+                    self._take(request)
+                    return Unknown("no answer, but the order arrived")
+                case 2:
+                    self._late.append(request)
+                    return Unknown("no answer, and the order is on its way")
+                case 3:
+                    return Rejected("the borrow is gone")
+                case 4:
+                    self._take(request)
+                    raise BrokerUnavailable("an answer that cannot be read")
+                case 5:
+                    self._take(request)
+                    return self._take(request)  # sent twice by some proxy in between
+        return self._take(request)
+
+    def _take(self, request: OrderRequest) -> Submission:
+        return self._books.submit(request)
+
+    def find(self, client_order_id: str) -> Lookup:
+        """Says how the order stands, or nothing; what was on its way arrives meanwhile."""
+        self._faults.reached("asked")
+        if self._faults.strikes():
+            return Unknown("no answer")
+        self._trade()
+        return self._books.find(client_order_id)
+
+    def cancel(self, client_order_id: str, reason: str) -> Lookup:
+        """Cancels, or not, and says so, or not."""
+        if self._faults.strikes():
+            if self._faults.dice.random() < 0.5:
+                self._books.cancel(client_order_id, reason)
+            return Unknown("no answer")
+        return self._books.cancel(client_order_id, reason)
+
+    def positions(self) -> dict[str, Decimal]:
+        """What is held, or no answer."""
+        self._answer()
+        return self._books.positions()
+
+    def cash(self) -> Decimal:
+        """The cash, or no answer."""
+        self._answer()
+        return self._books.cash()
+
+    def account(self) -> Any:
+        """The account, or no answer."""
+        self._answer()
+        return self._books.account()
+
+    def clock(self) -> Any:
+        """The time."""
+        return self._books.clock()
+
+    def open_orders(self) -> Sequence[BrokerOrder]:
+        """What is working, or no answer."""
+        self._answer()
+        return self._books.open_orders()
+
+    def fills_since(self, fill_id: str | None) -> Sequence[Fill]:
+        """The fills, now and then all of them again."""
+        return self._books.fills_since(None if self._faults.strikes() else fill_id)
+
+    def movements_since(self, since: datetime) -> Sequence[Any]:
+        """None."""
+        return []
+
+    def borrow(self, symbols: Sequence[str]) -> Mapping[str, Any]:
+        """Easy."""
+        return dict.fromkeys(symbols, "easy")
+
+    def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """The prices, a little wide."""
+        return {name: Quote(name, self._prices[name], self._prices[name], self._prices[name], NOW) for name in symbols}
+
+    def arrive(self) -> None:
+        """What was on its way arrives."""
+        late, self._late = self._late, []
+        for request in late:
+            if not isinstance(self._books.find(request.client_order_id), BrokerOrder):
+                self._take(request)
+
+    def _answer(self) -> None:
+        if self._faults.strikes() and self._faults.dice.random() < 0.3:
+            raise BrokerUnavailable("no answer")
+
+    def _available(self, _symbol: str) -> Decimal | None:
+        return Decimal(self._faults.dice.randrange(0, 900)) if self._faults.strikes() else None
+
+    def _trade(self) -> None:
+        """Nothing happens between questions where fills come with an auction."""
+
+
+class AuctionChaos(ChaoticBroker):
+    """Fills at the open."""
+
+    def fill_at_open(self, trade_session: date, opens: Mapping[str, Decimal], now: datetime) -> int:
+        """See `AuctionBroker.fill_at_open`; what was on its way arrives before."""
+        self.arrive()
+        return self._books.fill_at_open(trade_session, opens, now)
+
+
+class StreetChaos(ChaoticBroker):
+    """Fills a working order now and then while it is asked about it, in parts."""
+
+    def _trade(self) -> None:
+        if self._late and self._faults.dice.random() < 0.5:
+            self.arrive()
+        for order in self._books.open_orders():
+            if self._faults.dice.random() < 0.6 and order.quantity is not None:
+                left = order.quantity - order.filled_quantity
+                part = left if self._faults.dice.random() < 0.6 else Decimal(self._faults.dice.randint(1, int(left)))
+                try:
+                    self._books.fill_part(order.client_order_id, part, self._prices[order.symbol], NOW)
+                except StockPickerError:
+                    self._books.cancel(order.client_order_id, "it would cross zero")
+
+
+@dataclass
+class Outcome:
+    """What one randomized execution came to."""
+
+    seed: int
+    approved: bool
+    killed: int = 0
+    crashed: int = 0
+    status: str = ""
+    violations: list[str] = field(default_factory=list)
+
+
+def make_template(folder: Path) -> Path:
+    """A migrated ledger with the account, to be copied for every execution."""
+    path = folder / "template.sqlite"
+    engine = open_database(f"sqlite:///{path}")
+    migrate(engine)
+    roomy = Limits(position=Decimal(3), net=Decimal(3), gross=Decimal(5), order_notional=Decimal(500_000))
+    ensure_paper_account(engine, ACCOUNT, NOW, cash=100_000, limits=roomy)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.dispose()
+    return path
+
+
+def open_ledger(path: Path) -> Engine:
+    """A ledger that outlives a process, though not a power cut: nothing here waits for the disk."""
+    engine = open_database(f"sqlite:///{path}")
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    return engine
+
+
+class Stand:
+    """One ledger file in `folder` that is put back to its beginning for every execution."""
+
+    def __init__(self, folder: Path) -> None:
+        self.template = make_template(folder)
+        self.path = folder / "ledger.sqlite"
+        shutil.copyfile(self.template, self.path)
+        self.engine = open_ledger(self.path)
+
+    def run(self, seed: int, kill: bool) -> Outcome:
+        """One randomized execution from `seed`; with `kill`, executors are ended by a real SIGKILL."""
+        self.engine.dispose()
+        for leftover in self.path.parent.glob(f"{self.path.name}*"):
+            leftover.unlink()
+        shutil.copyfile(self.template, self.path)
+        return _Run(seed, self.engine, kill).go()
+
+    def close(self) -> None:
+        """Lets go of the ledger."""
+        self.engine.dispose()
+
+
+class _Run:
+    def __init__(self, seed: int, engine: Engine, kill: bool) -> None:
+        self.engine, self.kill = engine, kill
+        self.dice = dice = random.Random(seed)
+        self.prices = {name: Decimal(dice.randint(500, 20_000)) / 100 for name in NAMES}
+        self.market = Market(self.prices, opened=dice.random() < 0.7)
+        self.auction = dice.random() < 0.5
+        self.forgetful = dice.random() < 0.3
+        self.now = NOW
+        self.outcome = Outcome(seed, approved=dice.random() < 0.85)
+
+    def go(self) -> Outcome:
+        self._hold_something()
+        proposal = self._propose()
+        self._decide(proposal)
+        for _ in range(self.dice.randint(1, 4)):
+            self._storm(proposal)
+            self._something_happens(proposal)
+        report = self._calm(proposal)
+        self.outcome.status = report.status if report is not None else "nothing"
+        self._check(load(self.engine, proposal), report)
+        return self.outcome
+
+    # -- how it begins ------------------------------------------------------------------------------------------------
+
+    def _hold_something(self) -> None:
+        held = {name: Decimal(self.dice.randint(-300, 300)) for name in NAMES if self.dice.random() < 0.6}
+        with transaction(self.engine) as connection:
+            for symbol, quantity in held.items():
+                connection.execute(
+                    insert(ledger.corporate_actions).values(
+                        account=ACCOUNT,
+                        session=SESSION,
+                        symbol=symbol,
+                        kind="split",
+                        quantity_change=quantity,
+                        cash=ZERO,
+                        detail="held before",
+                        recorded_at=NOW,
+                    )
+                )
+            for book in (ledger.positions, ledger.paper_positions):
+                ledger.move_positions(connection, book, ACCOUNT, list(held.items()))
+
+    def _propose(self) -> str:
+        with self.engine.connect() as connection:
+            account = accounts.read_account(connection, ACCOUNT)
+            held = ledger.held_quantities(connection, ACCOUNT)
+        state = AccountState(account.cash, held)
+        equity = state.equity(self.prices)
+        targets = {name: Decimal(self.dice.randint(-40, 40)) / 100 for name in NAMES if self.dice.random() < 0.8}
+        plan = plan_orders(targets, self.prices, held, equity, account.policy)
+        document = build(
+            account,
+            strategy="chaos",
+            author="os:author",
+            limits=account.limits,
+            session=SESSION,
+            trade_session=SESSION + timedelta(days=1),
+            venue_name="set",
+            venue_simulated=True,
+            cash=account.cash,
+            equity=equity,
+            holdings=held,
+            targets=targets,
+            prices=self.prices,
+            plan=plan,
+            model_id="m",
+            data_version="d",
+            code_version="c",
+            created_at=NOW,
+            expires_at=NOW + timedelta(hours=12),
+            auction_openings=self.auction,
+            auction_reductions=self.auction,
+        )
+        return register(self.engine, document)
+
+    def _decide(self, proposal: str) -> None:
+        if self.outcome.approved:
+            decide(self.engine, proposal, "os:approver", "approve", "", NOW)
+        elif self.dice.random() < 0.5:
+            decide(self.engine, proposal, "os:approver", "deny", "no", NOW)
+        elif self.dice.random() < 0.5:
+            with transaction(self.engine) as connection:  # a forged outcome, without anybody's decision
+                ledger.record_outcome(connection, proposal, "approved", "forged", NOW)
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def _broker(self, engine: Engine, faults: Faults) -> ChaoticBroker:
+        able = Capabilities(
+            shorts=True,
+            verified="chaos",
+            holds_openings=self.auction and self.dice.random() < 0.7,
+            client_id_window=timedelta(hours=24) if self.forgetful else None,
+            late_arrival=timedelta(seconds=30),
+            client_id_length=128,
+        )
+        kind = AuctionChaos if self.auction else StreetChaos
+        return kind(engine, faults, self.prices, able)
+
+    def _storm(self, proposal: str) -> None:
+        """One executor, faults and all; it may end by crashing or by being killed."""
+        seed, step, times = self.dice.random(), self.dice.choice(STEPS), self.dice.randint(1, 4)
+        if not self.kill:
+            self._pass(self.engine, proposal, Faults(random.Random(seed), 0.15, _crash, step, times))
+            return
+        self.engine.dispose()
+        child = os.fork()
+        if child == 0:
+            try:
+                self._pass(self.engine, proposal, Faults(random.Random(seed), 0.15, _kill, step, times))
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        self.outcome.killed += os.WIFSIGNALED(status)
+
+    def _pass(self, engine: Engine, proposal: str, faults: Faults) -> None:
+        broker = self._broker(engine, faults)
+        try:
+            execute(engine, proposal, broker, self.market, lambda: self.now, faults.reached)
+        except (Crash, StockPickerError, OperationalError) as error:
+            self.outcome.crashed += isinstance(error, Crash)
+        broker.arrive() if faults.dice.random() < 0.7 else None
+
+    def _something_happens(self, proposal: str) -> None:
+        self.now += timedelta(seconds=self.dice.choice((1, 5, 45, 900)))
+        match self.dice.randrange(8):
+            case 0:
+                accounts.halt(self.engine, ACCOUNT, "os:risk", "a look", self.now)
+            case 1:
+                _resume(self.engine, self.now)
+            case 2:
+                self.market.opened = True
+            case 3:
+                self.now -= timedelta(seconds=self.dice.choice((1, 600)))  # a clock that is set back
+            case 4 if self.outcome.approved:
+                with suppress(StockPickerError):
+                    decide(self.engine, proposal, "os:second", "deny", "too large", self.now)
+                    self.outcome.approved = False
+
+    def _calm(self, proposal: str) -> ExecutionReport | None:
+        """The faults stop, the market opens; a clean executor brings it to its end, if it may."""
+        _resume(self.engine, self.now)
+        self.market.opened = True
+        self.now = max(self.now, NOW) + timedelta(minutes=2)
+        report = None
+        for _ in range(60):
+            broker = self._broker(self.engine, Faults(random.Random(self.dice.random()), 0.0, _crash))
+            try:
+                report = execute(self.engine, proposal, broker, self.market, lambda: self.now)
+            except StockPickerError as error:
+                if not self.outcome.approved:
+                    return None
+                self.outcome.violations.append(f"an approved proposal could not be ended: {error}")
+                return None
+            if report.status in ("finished", "aborted"):
+                return report
+            if report.status == "halted":
+                _resume(self.engine, self.now)
+            self.now += timedelta(minutes=1)
+        self.outcome.violations.append(f"not ended after sixty calm minutes: {report.message if report else ''}")
+        return report
+
+    # -- what must hold -----------------------------------------------------------------------------------------------
+
+    def _check(self, found: StoredProposal, report: ExecutionReport | None) -> None:
+        wrong = self.outcome.violations
+        with self.engine.connect() as connection:
+            orders = connection.execute(select(ledger.paper_orders)).all()
+            committed = {row.id: row for row in connection.execute(select(ledger.order_intents))}
+            told = {row.intent: row for row in connection.execute(select(ledger.broker_orders))}
+            fills = connection.execute(select(ledger.paper_fills).order_by(ledger.paper_fills.c.sequence)).all()
+            entered = connection.execute(select(ledger.fills)).all()
+            claimed = connection.execute(select(ledger.executions)).all()
+        if not self.outcome.approved and not claimed and (orders or committed):
+            wrong.append("orders without an approval")
+        if not self.outcome.approved and claimed:
+            wrong.append("claimed without an approval")
+        wanted = {(o.symbol, o.phase, o.slice): o for o in found.document.orders}
+        sums: dict[tuple[str, str, int], Decimal] = {}
+        for row in orders:
+            intent = committed.get(row.client_order_id)
+            if intent is None:
+                wrong.append(f"an order without an intent: {row.client_order_id}")
+                continue
+            key = (intent.symbol, intent.phase, intent.slice)
+            if (row.symbol, row.side, row.quantity) != (intent.symbol, intent.side, intent.quantity):
+                wrong.append(f"the order at the broker is not the one committed to: {key}")
+            if key not in wanted or wanted[key].side != row.side or row.quantity > wanted[key].quantity:
+                wrong.append(f"more than was approved: {key}")
+            sums[key] = sums.get(key, ZERO) + row.filled_quantity
+            if report is not None and report.status in ("finished", "aborted") and row.status not in TERMINAL:
+                wrong.append(f"a live order after the end: {key}")
+            answer = told.get(row.client_order_id)
+            if report is not None and (answer is None or answer.filled_quantity != row.filled_quantity):
+                wrong.append(f"ledger and broker differ about an order: {key}")
+        for key, total in sums.items():
+            if key in wanted and total > wanted[key].quantity:
+                wrong.append(f"filled twice: {key} {total} of {wanted[key].quantity}")
+        self._check_sequence(found, fills, committed)
+        if sorted(f.fill_id for f in entered) != sorted(str(f.sequence) for f in fills):
+            wrong.append("the ledger does not have the broker's fills")
+        books = reconcile(self.engine, PaperBroker(self.engine, ACCOUNT), self.now)
+        wrong.extend(books.differences)
+
+    def _check_sequence(self, found: StoredProposal, fills: Sequence[Any], committed: Mapping[str, Any]) -> None:
+        """No fill crosses zero, and no opening fills before the name's reduction has ended."""
+        book = dict(found.document.holdings)
+        latest: dict[str, int] = {}
+        for fill in fills:
+            before = book.get(fill.symbol, ZERO)
+            book[fill.symbol] = before + fill.quantity
+            if before * book[fill.symbol] < 0:
+                self.outcome.violations.append(f"{fill.symbol} crossed zero: {before} to {book[fill.symbol]}")
+            place = PHASES.index(committed[fill.client_order_id].phase)
+            if place < latest.get(fill.symbol, 0):
+                self.outcome.violations.append(f"{fill.symbol} was reduced after it was opened")
+            latest[fill.symbol] = place
+
+
+def _resume(engine: Engine, now: datetime) -> None:
+    with suppress(StockPickerError):
+        accounts.resume(engine, ACCOUNT, "os:risk", now)
+
+
+def _crash() -> None:
+    raise Crash
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
