@@ -332,6 +332,10 @@ class _Run:
     def _hold_something(self) -> None:
         held = {name: Decimal(self.dice.randint(-300, 300)) for name in NAMES if self.dice.random() < 0.6}
         with transaction(self.engine) as connection:
+            # Shorts that are worth more than half of the cash would leave nothing to size a plan on.
+            cash = accounts.read_account(connection, ACCOUNT).cash
+            while sum((held[name] * self.prices[name] for name in held), ZERO) < -cash / 2:
+                held = {name: (quantity / 2).to_integral_value() for name, quantity in held.items()}
             for symbol, quantity in held.items():
                 connection.execute(
                     insert(ledger.corporate_actions).values(
