@@ -301,11 +301,14 @@ def _tenures_from(changes: Sequence[SymbolChange], shown_early: Collection[Symbo
                 held[-1] = _Tenure(security, held[-1].start, held[-1].began)
             else:
                 held.append(_Tenure(security, day, "change"))
+        leaving = {change.old for change in moves}
         for change in today:
             if not change.old:
                 held = of(change.new)
-                # A ticker that was vacated has its next holder's id already; now it is known when that one came.
-                security = held[-1].security if held[-1].began == "vacated" else another(change.new)
+                # A ticker that was vacated has its next holder's id already; now it is known when that one came. Unless
+                # that holder takes another ticker on this very day: then one more company comes.
+                known = held[-1].began == "vacated" and change.new not in leaving
+                security = held[-1].security if known else another(change.new)
                 held.append(_Tenure(security, day, "reuse"))
     return tenures
 

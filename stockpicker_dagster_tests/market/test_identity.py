@@ -67,6 +67,14 @@ def test_each_later_company_has_a_number_of_its_own() -> None:
     assert known.security_of("ABC", date(2010, 2, 26)) == "ABC"
 
 
+def test_whoever_took_up_a_vacated_ticker_may_leave_it_on_the_day_on_which_another_comes() -> None:
+    days = [date(2020, 3, 2), date(2020, 3, 3)]
+    known = Identities().also(
+        [SymbolChange("B", "A", days[0]), SymbolChange("B", "C", days[1]), SymbolChange("", "B", days[1])]
+    )
+    assert [known.security_of(ticker, days[1]) for ticker in "ABC"] == ["B", "B~3", "B~2"]
+
+
 _TICKERS = st.sampled_from("ABCDE")
 _CHANGES = st.lists(
     st.builds(SymbolChange, st.one_of(st.just(""), _TICKERS), _TICKERS, st.dates(date(2010, 1, 1), date(2010, 3, 1))),
