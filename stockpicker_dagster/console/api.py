@@ -16,11 +16,10 @@ import polars as pl
 from starlette.responses import JSONResponse, Response
 
 from stockpicker_dagster.console.pages import deciding
-from stockpicker_dagster.console.pages.reading import day_from
 from stockpicker_dagster.console.strategy_desk import draft, write
 from stockpicker_dagster.console.views import executions, models, proposals, ranking, runs, stock, today
 from stockpicker_dagster.console.views.desk import NotFound
-from stockpicker_dagster.console.web import Asked, Page
+from stockpicker_dagster.console.web import Asked, Page, day_from
 
 
 def show_today(asked: Asked) -> Response:

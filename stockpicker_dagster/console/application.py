@@ -1,7 +1,6 @@
 """The console as one application: one door around its pages, its API, and Dagster's pages under `/dagster`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,17 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from stockpicker_dagster.console import api
 from stockpicker_dagster.console.door.checks import Addresses
 from stockpicker_dagster.console.door.door import Door
-from stockpicker_dagster.console.door.first_person import FirstPersonLink
 from stockpicker_dagster.console.door.proxies import TrustedProxy
 from stockpicker_dagster.console.guard import PREFIX, Guard
 from stockpicker_dagster.console.pages import deciding, people, reading, signing_in, writing
 from stockpicker_dagster.console.rendering import STATIC
-from stockpicker_dagster.console.starts import Starts
-from stockpicker_dagster.console.views.backtests import TearSheets
+from stockpicker_dagster.console.services import Services
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.console.web import Page, routes
-from stockpicker_dagster.home import Home
-from stockpicker_dagster.trading.signatures import Signer
 
 PAGES: tuple[Page, ...] = (
     *signing_in.PAGES,
@@ -36,30 +31,6 @@ PAGES: tuple[Page, ...] = (
     *api.PAGES,
 )
 """Every address of the console, each with its method and the role that it needs."""
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the pages work with."""
-
-    desk: Desk
-    home: Home
-    first_person: FirstPersonLink
-    tear_sheets: TearSheets
-    starts: Starts
-    signer: Callable[[], Signer]
-
-
-def services(desk: Desk, home: Home, signer: Callable[[], Signer]) -> Services:
-    """The services of one server on `home`."""
-    return Services(
-        desk=desk,
-        home=home,
-        first_person=FirstPersonLink(desk.database, desk.now()),
-        tear_sheets=TearSheets(desk),
-        starts=Starts(home.root / "console" / "runs"),
-        signer=signer,
-    )
 
 
 def application(

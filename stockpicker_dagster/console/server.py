@@ -26,12 +26,13 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 
-from stockpicker_dagster.console.application import Services, application, services
+from stockpicker_dagster.console.application import application
 from stockpicker_dagster.console.door.checks import Addresses
 from stockpicker_dagster.console.door.door import FIRST_PATH
 from stockpicker_dagster.console.door.first_person import LASTS
 from stockpicker_dagster.console.door.proxies import TrustedProxy
 from stockpicker_dagster.console.guard import PREFIX
+from stockpicker_dagster.console.services import Services, services
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import PROJECT_ROOT, Home

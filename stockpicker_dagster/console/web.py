@@ -7,7 +7,8 @@ through every route with every role. Handlers are plain functions on an `Asked`,
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,13 +18,11 @@ from starlette.routing import Route
 from stockpicker_dagster.console.door.checks import Refused, same
 from stockpicker_dagster.console.door.door import Visitor
 from stockpicker_dagster.console.rendering import render
+from stockpicker_dagster.console.services import Services
 from stockpicker_dagster.console.views.desk import Desk, NotFound
 from stockpicker_dagster.console.views.today import halts_in_force
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.trading.people.directory import NotAllowed, Role
-
-if TYPE_CHECKING:
-    from stockpicker_dagster.console.application import Services
 
 MOST_FIELDS = 2_000
 LONGEST_FIELD = 64 * 1024
@@ -45,7 +44,7 @@ class Asked:
     """One request that passed the door, with its form or JSON body as text by field."""
 
     request: Request
-    services: "Services"
+    services: Services
     visitor: Visitor | None
     fields: Mapping[str, str]
 
@@ -90,7 +89,7 @@ class Page:
     method: str = "GET"
     as_json: bool = False
 
-    def route(self, services: "Services") -> Route:
+    def route(self, services: Services) -> Route:
         """The route that Starlette serves."""
 
         async def endpoint(request: Request) -> Response:
@@ -137,7 +136,7 @@ class Page:
             raise Refused(403, "this form is not of your session any more; load the page again, nothing was changed")
 
     def _refusal(
-        self, request: Request, services: "Services", visitor: Visitor | None, error: StockPickerError
+        self, request: Request, services: Services, visitor: Visitor | None, error: StockPickerError
     ) -> Response:
         status = _status(error)
         if self.as_json:
@@ -166,7 +165,17 @@ def to(address: str) -> Response:
     return RedirectResponse(address, 303)
 
 
-def routes(pages: Sequence[Page], services: "Services") -> list[Route]:
+def day_from(text: str | None) -> date | None:
+    """A day in an address; None where there is none. Raises `NotFound` for another text."""
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise NotFound(f"{text[:40]!r} is no day; write it as YYYY-MM-DD") from error
+
+
+def routes(pages: Sequence[Page], services: Services) -> list[Route]:
     """The routes of all pages."""
     return [each.route(services) for each in pages]
 

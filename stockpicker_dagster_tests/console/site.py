@@ -14,9 +14,10 @@ from dagster import DagsterInstance
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from stockpicker_dagster.console.application import Services, application, services
+from stockpicker_dagster.console.application import application
 from stockpicker_dagster.console.door.checks import Addresses
 from stockpicker_dagster.console.door.proxies import TrustedProxy
+from stockpicker_dagster.console.services import Services, services
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.home import Home
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED

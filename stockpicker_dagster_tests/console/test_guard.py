@@ -20,10 +20,11 @@ from sqlalchemy import Engine
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from stockpicker_dagster.console.application import application, services
+from stockpicker_dagster.console.application import application
 from stockpicker_dagster.console.door import sessions
 from stockpicker_dagster.console.door.checks import Addresses
 from stockpicker_dagster.console.guard import GRAPHQL, MAX_BODY_BYTES, PREFIX
+from stockpicker_dagster.console.services import services
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.home import Home
 from stockpicker_dagster.storage.lake import Lake

@@ -1,14 +1,13 @@
 """The pages that only read: today, ranking, one stock, back-test, executions, models, runs."""
 
 import json
-from datetime import date
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from stockpicker_dagster.console.views import backtests, executions, models, ranking, runs, stock, today
 from stockpicker_dagster.console.views.desk import NotFound
-from stockpicker_dagster.console.web import Asked, Page, page, to
+from stockpicker_dagster.console.web import Asked, Page, day_from, page, to
 from stockpicker_dagster.research.backtest.significance.verdict import STRONG, WEAK
 from stockpicker_dagster.tear_sheet.page import as_html
 
@@ -226,15 +225,6 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 def _attachment(content: str, kind: str, name: str) -> Response:
     return Response(content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
-
-def day_from(text: str | None) -> date | None:
-    if not text:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise NotFound(f"{text[:40]!r} is no day; write it as YYYY-MM-DD") from error
 
 
 def _whole(text: str | None, default: int) -> int:
