@@ -7,6 +7,7 @@ folder, and feature modules are those that are there already.
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ TEMPLATE_MARKS = ("{{", "{%", "{#")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _PATHS = ("universe.file", "universe.of", "prices.path", "prices.symbol_changes", "reference.file")
 _LONGEST = 20_000
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ def _value(field: WebField, text: str) -> Any:
         raise InvalidInput(f"{len(text)} characters are too many; allowed: {_LONGEST}")
     if mark := next((mark for mark in TEMPLATE_MARKS if mark in text), None):
         raise InvalidInput(f"{mark!r} is not allowed: files with it would be read as templates")
-    if any(ord(letter) < 32 and letter not in "\n\r\t" for letter in text):
+    # YAML takes more characters for ends of lines than people see, and cannot hold lone surrogates.
+    if any(unicodedata.category(letter) in _NO_TEXT and letter not in "\n\r\t" for letter in text):
         raise InvalidInput("control characters are not allowed")
     if field.path in _PATHS and text not in field.choices:
         _check_inside_home(text)

@@ -25,6 +25,7 @@ from stockpicker_dagster.evaluation.trials import (
 from stockpicker_dagster.storage.database import migrate, open_database, transaction
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading import ledger
+from stockpicker_dagster.trading.people import tables
 from stockpicker_dagster_tests.components.forms import strategy_form
 
 NOW = datetime(2024, 3, 4, 22, tzinfo=UTC)
@@ -57,7 +58,7 @@ def looked_at(
 
 def test_the_revisions_make_the_table_that_the_code_declares(engine: Engine) -> None:
     with engine.connect() as connection:
-        declared: Any = [ledger.metadata, metadata]
+        declared: Any = [ledger.metadata, metadata, tables.metadata]
         assert compare_metadata(MigrationContext.configure(connection), declared) == []
 
 

@@ -234,7 +234,8 @@ class Pipeline:
 
     def copied_to(self, root: Path) -> "Pipeline":
         """The same strategies and everything stored so far, in another folder."""
-        shutil.copytree(self.root, root)
+        # Folders of ended training jobs hold links to what was thrown away.
+        shutil.copytree(self.root, root, symlinks=True)
         return Pipeline(root, self.forms)
 
 

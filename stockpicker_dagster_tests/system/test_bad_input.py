@@ -223,7 +223,7 @@ def _periods(**changes: Any) -> dict[str, Any]:
     ("changes", "sentence"),
     [
         ({"universe": {"name": "sp5000"}}, "'sp5000' is not allowed; allowed: 'simulated'"),
-        ({"algorithm": {"name": "crystal_ball"}}, "'crystal_ball' is unknown; known: linear"),
+        ({"algorithm": {"name": "crystal_ball"}}, "'crystal_ball' is unknown; known: boosted_trees, "),
         ({"features": {"set": "short", "names": ["momentun"]}}, "'momentun' is not in the set 'short'"),
         (
             {"features": {"set": "astrology"}},

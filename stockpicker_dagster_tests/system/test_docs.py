@@ -50,7 +50,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDER = "0bec98bbc8e1"
 """The proposal's id on the pages; the demo prints another one."""
 
-_BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*?) -->\n)?```(?:sh|console)\n(?P<script>.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*?) -->\n *)?```(?:sh|console)\n(?P<script>.*?)```", re.DOTALL)
 _NOTE = re.compile(r"run: (?P<pace>quick|long)(, exit (?P<code>\d+): \S.*)?|not run: \S.*")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 

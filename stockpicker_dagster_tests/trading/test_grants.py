@@ -81,7 +81,7 @@ def test_dagster_cannot_decide(as_role: Any) -> None:
     "statement",
     [
         "INSERT INTO order_intents (id, account, proposal, symbol, side, quantity, phase, slice, attempt, created_at) "
-        "SELECT 'x', 'live', id, 'AAA', 'buy', '1', 'openings', 1, 1, created_at FROM proposals LIMIT 1",
+        "VALUES ('x', 'live', 'x', 'AAA', 'buy', '1', 'openings', 1, 1, '2024-01-01')",
         "INSERT INTO positions (account, symbol, quantity) VALUES ('live', 'AAA', '1')",
         "INSERT INTO cash_movements (account, reference, amount, recorded_at) VALUES ('live', 'x', '1', 'y')",
         "INSERT INTO execution_locks (account, fencing, owner, taken_at, renewed_at) VALUES ('live', 9, 'x', 'y', 'z')",

@@ -13,7 +13,12 @@ from stockpicker_dagster.training.platforms.local import LocalPlatform
 from stockpicker_dagster.training.platforms.requests import TrainingJob, training_request
 
 Ask = Callable[..., dict[str, Any]]
-SLOW = [sys.executable, "-m", "stockpicker_dagster_tests.training.container.slow_algorithm"]
+ROOT = Path(__file__).resolve().parents[4]
+# The tests are not installed: a process of its own has to be told where they are.
+SLOW = [
+    *("env", f"PYTHONPATH={ROOT}"),
+    *(sys.executable, "-m", "stockpicker_dagster_tests.training.container.slow_algorithm"),
+]
 
 
 @pytest.fixture
