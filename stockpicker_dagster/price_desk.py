@@ -174,8 +174,19 @@ def correct_row(
 
 
 def accept_days(name: str, deployment: Deployment, days: Sequence[date], why: str) -> list[Decided]:
-    """Lets sessions through that were refused as a whole; the next run stores them."""
-    find_source(name)
+    """Lets sessions through that were refused as a whole; the next run stores them.
+
+    Raises `InvalidInput`, and records nothing, if one is no session or has not ended: nobody has seen its rows yet.
+    """
+    calendar = find_source(name).exchange_calendar
+    last = calendar.last_completed(deployment.now())
+    for day in days:
+        if day > last:
+            raise InvalidInput(
+                f"{day} cannot be let through before its rows can be seen: the last completed session is {last}"
+            )
+        if not calendar.is_session(day):
+            raise InvalidInput(f"{day} is no session of the exchange of {name!r}; there is nothing to let through")
     return [
         _record(name, deployment, Record(0, "accept_day", day, None, why, _who(), deployment.now())) for day in days
     ]

@@ -16,7 +16,7 @@ from datetime import date
 from functools import lru_cache
 
 import dagster as dg
-from dagster import DagsterEventType, DagsterInstance, EventLogEntry
+from dagster import AssetCheckEvaluation, AssetCheckSeverity, DagsterEventType, DagsterInstance, EventLogEntry
 from dagster._core.utils import make_new_run_id
 
 from stockpicker_dagster.compute.spark_session import lacking
@@ -216,9 +216,9 @@ def materialize(assets: Sequence[str], first: str | None, last: str | None, repo
             )
     except Exception as error:
         reason = _own_error(error)
-        if reason is None:
+        if reason is None and not watch.failed_checks:
             raise
-        raise RunFailed(str(reason)) from error
+        raise RunFailed(str(reason) if reason else "\n".join(watch.failed_checks)) from error
     finally:
         market.removeHandler(downloads)
         watch.end()
@@ -259,6 +259,7 @@ class _Progress:
         self.live = sys.stderr.isatty()
         self.names = {asset.replace("/", "__"): asset for asset in assets}
         self.stored: Counter[str] = Counter()
+        self.failed_checks: list[str] = []
         self.started = time.monotonic()
         self.terminal = _Terminal()
 
@@ -274,6 +275,8 @@ class _Progress:
             self.stored[name] += 1
             if self.stored[name] % 100 == 0:
                 self._show(f"  {name} {self.stored[name]} partitions stored")
+        elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+            self._judge(event.asset_check_evaluation_data)
         elif event.event_type is DagsterEventType.STEP_SUCCESS:
             self._done(name)
 
@@ -281,6 +284,15 @@ class _Progress:
         """Clears the moving line, and lets go of the terminal."""
         self._show("")
         self.terminal.close()
+
+    def _judge(self, check: AssetCheckEvaluation) -> None:
+        """Keeps what a check says that ends the run."""
+        if check.blocking and not check.passed and check.severity is AssetCheckSeverity.ERROR:
+            said = ", ".join(f"{label}: {each.value}" for label, each in check.metadata.items())
+            self.failed_checks.append(
+                f"the check {check.check_name} of {check.asset_key.to_user_string()} failed ({said}); "
+                "nothing was built on what it is about"
+            )
 
     def _done(self, name: str) -> None:
         self.say(f"  {name}: {self.stored[name]} partitions in {time.monotonic() - self.started:.1f} s")

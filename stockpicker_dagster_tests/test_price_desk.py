@@ -218,6 +218,8 @@ def test_a_restatement_that_is_accepted_takes_the_place_of_the_stored_row(home: 
         (("accept", "mine", "S01", str(DAYS[3])), "no row of S01 on 2018-01-05 was rejected"),
         (("take-back", "mine", "1"), "decision 1 is not in force; in force: none"),
         (("accept", "yours", "S01", str(DAYS[3])), "price source 'yours' is unknown; known: mine"),
+        (("accept-day", "mine", "2018-01-06"), "2018-01-06 is no session of the exchange of 'mine'"),
+        (("accept-day", "mine", str(DAYS[3]), "2999-01-04"), "2999-01-04 cannot be let through before its rows"),
     ],
 )
 def test_a_decision_that_would_have_no_effect_is_refused_and_not_recorded(

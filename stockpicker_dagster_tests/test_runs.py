@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -414,6 +414,37 @@ def test_an_error_of_ours_comes_out_as_its_own_sentence(uncaptured: Job) -> None
     assert str(failed.value) == "prices.csv has no column 'close'; add it"
     # Neither the asset that failed nor the one after it is reported as made.
     assert reported == []
+
+
+@pytest.mark.parametrize("warned", [False, True])
+def test_a_check_that_ends_a_run_says_which_of_what_and_what_it_found(
+    warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    @dg.asset(
+        key=["own", "features"],
+        check_specs=[dg.AssetCheckSpec("vary", asset=["own", "features"], blocking=True)],
+        dagster_type=dg.Any,
+    )
+    def features() -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        severity = dg.AssetCheckSeverity.WARN if warned else dg.AssetCheckSeverity.ERROR
+        yield dg.MaterializeResult(value=1)
+        yield dg.AssetCheckResult(check_name="vary", passed=False, severity=severity, metadata={"first": "x on a day"})
+
+    @dg.asset(key=["own", "scaled"], deps=[["own", "features"]])
+    def scaled() -> None:
+        made.append("scaled")
+
+    resolved = dg.Definitions([features, scaled], executor=dg.in_process_executor)
+    monkeypatch.setattr(runs, "_job", resolved.resolve_implicit_global_asset_job_def)
+    monkeypatch.setattr(dg.DagsterInstance, "get", dg.DagsterInstance.ephemeral)
+    if warned:
+        materialize(("own/features", "own/scaled"), None, None, lambda line: None)
+    else:
+        with pytest.raises(RunFailed, match=r"the check vary of own/features failed \(first: x on a day\)"):
+            materialize(("own/features", "own/scaled"), None, None, lambda line: None)
+    assert made == (["scaled"] if warned else [])
 
 
 def test_an_error_that_is_not_ours_is_not_dressed_as_one(uncaptured: Job) -> None:

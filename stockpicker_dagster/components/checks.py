@@ -198,22 +198,40 @@ def _collapsed(coverage: np.ndarray, figures: DayFigures, days: Sequence[date]) 
     return collapsed & np.isin(np.array(figures.days, dtype="datetime64[D]"), np.array(days, "datetime64[D]"))[:, None]
 
 
-def columns_vary(figures: DayFigures, days: Sequence[date]) -> dg.AssetCheckResult:
-    """No column is one and the same number for every stock of five sessions in a row, with twenty values on each."""
+def columns_vary(figures: DayFigures, days: Sequence[date], raw: DayFigures | None = None) -> dg.AssetCheckResult:
+    """No column is one and the same number for every stock of five sessions in a row, with twenty values on each.
+
+    It blocks, but of columns that are zero throughout it is a warning: where nobody pays a dividend, every yield is
+    truly 0. `raw` has the figures before scaling, which makes a zero of any constant; by default `figures` are those.
+    """
     constant: dict[str, str] = {}
-    wanted = set(days)
+    stuck: dict[str, str] = {}
+    wanted, zero = set(days), _zero_columns(raw or figures)
     for row in range(RECENT - 1, len(figures.days)):
         recent = slice(row - RECENT + 1, row + 1)
         enough = (figures.values[recent] >= _ENOUGH).all(axis=0)
         same = figures.smallest[recent].min(axis=0) == figures.largest[recent].max(axis=0)
         if figures.days[row] in wanted:
             for column in np.flatnonzero(enough & same):
-                constant.setdefault(figures.names[column], str(figures.days[row]))
+                name = figures.names[column]
+                constant.setdefault(name, str(figures.days[row]))
+                if not all(name in zero.get(day, ()) for day in figures.days[recent]):
+                    stuck.setdefault(name, str(figures.days[row]))
+    first = list((stuck or constant).items())[:_SHOWN]
     return dg.AssetCheckResult(
         check_name="columns_vary",
         passed=not constant,
-        metadata={"constant_columns": len(constant), "first": str(dict(list(constant.items())[:_SHOWN]) or "none")},
+        severity=dg.AssetCheckSeverity.ERROR if stuck or not constant else dg.AssetCheckSeverity.WARN,
+        metadata={"constant_columns": len(constant), "first": str(dict(first) or "none")},
     )
+
+
+def _zero_columns(figures: DayFigures) -> dict[date, set[str]]:
+    """By session, the columns that have values, all of them zero."""
+    zero = (figures.smallest == 0) & (figures.largest == 0)
+    return {
+        day: {figures.names[column] for column in np.flatnonzero(zero[row])} for row, day in enumerate(figures.days)
+    }
 
 
 def complete_and_finite(scaled: pl.DataFrame, names: Sequence[str]) -> dg.AssetCheckResult:

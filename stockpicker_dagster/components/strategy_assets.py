@@ -192,7 +192,7 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
             check_results=[
                 checks.complete_and_finite(table, strategy.features),
                 checks.coverage_holds(raw, days),
-                checks.columns_vary(view.figures.counting(raw), days),
+                checks.columns_vary(view.figures.counting(raw), days, raw),
             ],
         )
 

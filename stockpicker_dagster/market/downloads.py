@@ -71,6 +71,8 @@ class Journal:
         (self.folder / _digest(key)).unlink(missing_ok=True)
 
     def _write(self, name: str, content: bytes) -> None:
+        # Another process that had all its answers may have removed the folder of the same request meanwhile.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self.folder / f".{name}.{secrets.token_hex(4)}"
         temporary.write_bytes(content)
         temporary.replace(self.folder / name)
@@ -78,12 +80,20 @@ class Journal:
 
 def _expired(folder: Path) -> bool:
     """Whether the answers in a journal's folder are too old, or were handed over in this very process."""
-    age = time.time() - max((entry.stat().st_mtime for entry in (folder, *folder.glob("*"))), default=0.0)
+    age = time.time() - max((_written(entry) for entry in (folder, *folder.glob("*"))), default=0.0)
     try:
         finished_by = (folder / _FINISHED).read_text()
     except FileNotFoundError:
         return age > RESUME_FOR.total_seconds()
     return finished_by == _THIS_PROCESS or age > REPEAT_FOR.total_seconds()
+
+
+def _written(path: Path) -> float:
+    """When it was last written, in seconds; 0 if another process has put it in its place, or removed it, meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _digest(text: str) -> str:

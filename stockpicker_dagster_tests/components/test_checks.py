@@ -135,6 +135,22 @@ def test_a_column_that_is_one_number_for_five_sessions_fails_and_for_four_does_n
     assert checks.columns_vary(steps, days).passed
 
 
+def test_a_column_that_is_zero_throughout_warns_and_one_that_scaling_made_zero_blocks() -> None:
+    unpaid, days = figures({"yield": lambda n: 0.0, "y": float})
+    both, _ = figures({"yield": lambda n: 0.0, "y": lambda n: 7.0})
+    warned, blocked = checks.columns_vary(unpaid, days), checks.columns_vary(both, days)
+    assert not warned.passed
+    assert warned.severity is dg.AssetCheckSeverity.WARN
+    assert warned.metadata["first"].value == str({"yield": str(days[4])})
+    assert not blocked.passed
+    assert blocked.severity is dg.AssetCheckSeverity.ERROR
+    # Named is the column that blocks.
+    assert blocked.metadata["first"].value == str({"y": str(days[4])})
+    scaled, _ = figures({"yield": lambda n: 0.0, "y": lambda n: 0.0})
+    assert checks.columns_vary(scaled, days, raw=unpaid).severity is dg.AssetCheckSeverity.ERROR
+    assert checks.columns_vary(scaled, days, raw=scaled).severity is dg.AssetCheckSeverity.WARN
+
+
 def test_a_column_without_values_is_not_constant() -> None:
     empty, days = figures({"x": lambda n: None if n % STOCKS < 10 else 1.0})
     assert checks.columns_vary(empty, days).passed

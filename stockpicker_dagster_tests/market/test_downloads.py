@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -103,3 +104,19 @@ def test_downloads_are_private_and_lie_in_the_state_folder(home: Path) -> None:
     journal = stop_after({"AAPL": b"one"})
     assert home / "downloads" / "vendor" in journal.folder.parents
     assert journal.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_download_goes_on_though_another_process_that_had_its_answers_removed_the_folder() -> None:
+    with Journal.of("vendor", "2024") as journal:
+        journal.put("AAPL", b"one")
+        shutil.rmtree(journal.folder)
+        journal.put("MSFT", b"two")
+        assert journal.get("AAPL") is None
+        assert journal.get("MSFT") == b"two"
+
+
+def test_a_file_that_goes_away_while_another_process_looks_at_its_age_stops_nobody() -> None:
+    journal = stop_after({"AAPL": b"one"})
+    # What another thread was writing, and has put in its place since.
+    (journal.folder / ".half").symlink_to(journal.folder / "gone")
+    assert Journal.of("vendor", "2024").get("AAPL") == b"one"
