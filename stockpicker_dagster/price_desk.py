@@ -247,7 +247,7 @@ def _decide(
     row = answer.prices.row(0, named=True)
     if "reason" not in before and all(row[figure] == before.get(figure) for figure in FIGURES):
         raise InvalidInput(
-            f"the figures given for {symbol} on {day} change nothing: they are those stored, or, where the source "
+            f"the figures given for {symbol} on {day} change nothing: they are those that it has, or, where the source "
             "brings adjusted closes, events given by dividend and split_ratio; give adjustment there"
         )
     return _record(name, deployment, record)
@@ -266,9 +266,15 @@ def _asked(name: str, lake: Lake, symbol: str, day: date, record: Record | None 
 
 
 def _row_before(name: str, lake: Lake, symbol: str, day: date) -> dict[str, Any]:
-    """The row as it is stored, else as the source has it, with its `reason` if rejected; empty if there is none."""
-    if day in lake.days(f"{name}/prices"):
-        stored = lake.read(f"{name}/prices", [day]).filter(pl.col("symbol") == symbol)
+    """The row as it is stored, else as the source has it, with its `reason` if rejected; empty if there is none.
+
+    What is stored from before another decision about the row does not count: the next run makes it again.
+    """
+    table, decisions = f"{name}/prices", load_decisions(lake, name)
+    decided = any((record.symbol, record.day) == (symbol, day) for record in decisions.records)
+    outdated = decided and day in days_before_a_decision(lake, table, decisions)
+    if day in lake.days(table) and not outdated:
+        stored = lake.read(table, [day]).filter(pl.col("symbol") == symbol)
         if stored.height:
             return _figures(stored, FIGURES)
     answer = _asked(name, lake, symbol, day)

@@ -229,6 +229,23 @@ def test_a_decision_that_would_have_no_effect_is_refused_and_not_recorded(
     assert stockpicker("data", "corrections", "mine").stdout == ""
 
 
+def test_a_decision_is_compared_with_those_before_it_and_not_with_days_that_they_left_outdated(
+    home: Path, collect: Collect
+) -> None:
+    collect(DAYS[0], DAYS[5])
+    row = ("correct", "mine", "S01", str(DAYS[3]))
+    first = Deployment().lake.read("mine/prices", [DAYS[3]]).filter(pl.col("symbol") == "S01")["close"].item()
+    stockpicker("data", *row, "close=12.5", *WHY)
+    # Nothing was made again yet: 12.5 is what counts, and what is stored is a change.
+    assert "change nothing" in refused("data", *row, "close=12.5", *WHY)
+    assert "close 12.5 -> " in stockpicker("data", *row, f"close={first}", *WHY).stdout
+    stockpicker("data", *row, "close=12.5", *WHY)
+    collect(DAYS[3], DAYS[5])
+    assert Deployment().lake.read("mine/prices", [DAYS[3]]).filter(pl.col("symbol") == "S01")["close"].item() == 12.5
+    stockpicker("data", "take-back", "mine", "3", *WHY)
+    stockpicker("data", *row, "close=12.5", *WHY)
+
+
 def test_a_partial_session_is_not_stored_until_it_is_whole_or_let_through(home: Path, collect: Collect) -> None:
     half = market_rows().filter((pl.col("date") != DAYS[8]) | pl.col("symbol").is_in(SYMBOLS[1:13]))
     half.write_csv(home / "p.csv")
