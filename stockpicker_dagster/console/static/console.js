@@ -37,5 +37,9 @@ function countDown() {
 drawPlots().catch((error) => {
   for (const place of document.querySelectorAll("[data-plot]")) place.textContent = `The plot cannot be drawn: ${error.message}`;
 });
+// A page that is not ready is loaded again as a whole: its scripts have to run as well.
+for (const place of document.querySelectorAll("[data-load-again]")) {
+  setTimeout(() => location.reload(), Number(place.dataset.loadAgain));
+}
 countDown();
 if (document.querySelector("[data-expires]")) setInterval(countDown, 1000);
