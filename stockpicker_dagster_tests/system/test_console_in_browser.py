@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PASSWORD = "correct horse battery"
-PATIENCE_S = 240
+PATIENCE_S = 600
 
-pytestmark = [pytest.mark.xdist_group("console"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("console"), pytest.mark.timeout(1500)]
 
 
 @dataclass
@@ -156,8 +156,8 @@ def _create(story: Story, name: str, account: str) -> None:
         "periods.test": f"{ago(60)}, {today + timedelta(days=300)}",
         "periods.train_years": "",
         "periods.validation_years": "",
-        "backtest.long": "3",
-        "backtest.short": "3",
+        "backtest.long": "5",
+        "backtest.short": "5",
         "backtest.simulations": "30",
         "trading.account": account,
     }.items():
