@@ -12,7 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
@@ -29,6 +29,18 @@ PAPER_URL = "paper://ledger"
 """Where a paper account is reached: in the ledger's own database."""
 
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,40}")
+
+# What is asked before every order is built once: building a statement takes longer than running it.
+_ACCOUNT = select(ledger.accounts).where(ledger.accounts.c.id == bindparam("account"))
+_HALT_IN_FORCE = (
+    select(ledger.halts.c.who, ledger.halts.c.reason, ledger.halts.c.halted_at)
+    .where(
+        ledger.halts.c.resumed_at.is_(None),
+        or_(ledger.halts.c.account == bindparam("account"), ledger.halts.c.account.is_(None)),
+    )
+    .order_by(ledger.halts.c.id.desc())
+    .limit(1)
+)
 
 
 class AccountBoundElsewhere(StockPickerError):
@@ -206,13 +218,9 @@ def resume(engine: Engine, account_id: str | None, who: str, now: datetime) -> i
 
 def halt_in_force(engine: Engine, account_id: str) -> str | None:
     """Why the account may not trade, or None if it may. A ledger that cannot be read counts as halted."""
-    here = select(ledger.halts.c.who, ledger.halts.c.reason, ledger.halts.c.halted_at).where(
-        ledger.halts.c.resumed_at.is_(None),
-        or_(ledger.halts.c.account == account_id, ledger.halts.c.account.is_(None)),
-    )
     try:
         with engine.connect() as connection:
-            found = connection.execute(here.order_by(ledger.halts.c.id.desc()).limit(1)).one_or_none()
+            found = connection.execute(_HALT_IN_FORCE, {"account": account_id}).one_or_none()
     except SQLAlchemyError as error:
         return f"the ledger cannot be read ({error.__class__.__name__}), which counts as halted"
     if found is None:
@@ -239,7 +247,7 @@ def policy_from(stored: Mapping[str, object]) -> Policy:
 
 
 def _row(connection: Connection, account_id: str) -> Row[Any] | None:
-    return connection.execute(select(ledger.accounts).where(ledger.accounts.c.id == account_id)).one_or_none()
+    return connection.execute(_ACCOUNT, {"account": account_id}).one_or_none()
 
 
 def _create_paper_account(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
 
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.brokers import TERMINAL, BrokerOrder
@@ -28,6 +28,35 @@ MOST_ATTEMPTS = 5
 
 Key = tuple[str, str, int]
 """An order within its proposal: symbol, phase, slice."""
+
+# Statements of every order of a basket are built once: building one takes longer than running it.
+_INTENTS, _TOLD = ledger.order_intents, ledger.broker_orders
+_ATTEMPTS = (
+    select(
+        _INTENTS.c.id,
+        _INTENTS.c.symbol,
+        _INTENTS.c.phase,
+        _INTENTS.c.slice,
+        _INTENTS.c.attempt,
+        _INTENTS.c.quantity,
+        _INTENTS.c.created_at,
+        _TOLD.c.status,
+        _TOLD.c.filled_quantity,
+        _TOLD.c.reason,
+        _TOLD.c.updated_at,
+    )
+    .select_from(_INTENTS.outerjoin(_TOLD, _INTENTS.c.id == _TOLD.c.intent))
+    .where(_INTENTS.c.proposal == bindparam("proposal"))
+    .order_by(_INTENTS.c.created_at, _INTENTS.c.attempt)
+)
+_SENT_SINCE = (
+    select(func.count())
+    .select_from(_INTENTS)
+    .where(_INTENTS.c.account == bindparam("account"), _INTENTS.c.created_at > bindparam("moment"))
+)
+_SAID = select(_TOLD.c.status, _TOLD.c.filled_quantity, _TOLD.c.reason).where(_TOLD.c.intent == bindparam("of"))
+_SAY = insert(_TOLD)
+_SAY_AGAIN = update(_TOLD).where(_TOLD.c.intent == bindparam("of"))
 
 
 def intent_id(account: str, proposal_digest: str, symbol: str, phase: str, slice_: int, attempt: int) -> str:
@@ -71,25 +100,6 @@ class Attempt:
 
 def attempts(connection: Connection, proposal: str) -> list[Attempt]:
     """Every attempt at every order of the proposal, in the order in which they were committed to."""
-    intents, told = ledger.order_intents, ledger.broker_orders
-    wanted = (
-        select(
-            intents.c.id,
-            intents.c.symbol,
-            intents.c.phase,
-            intents.c.slice,
-            intents.c.attempt,
-            intents.c.quantity,
-            intents.c.created_at,
-            told.c.status,
-            told.c.filled_quantity,
-            told.c.reason,
-            told.c.updated_at,
-        )
-        .select_from(intents.outerjoin(told, intents.c.id == told.c.intent))
-        .where(intents.c.proposal == proposal)
-        .order_by(intents.c.created_at, intents.c.attempt)
-    )
     return [
         Attempt(
             id=row.id,
@@ -101,7 +111,7 @@ def attempts(connection: Connection, proposal: str) -> list[Attempt]:
             reason=row.reason or "",
             sent_at=row.updated_at if row.status == UNKNOWN else row.created_at,
         )
-        for row in connection.execute(wanted)
+        for row in connection.execute(_ATTEMPTS, {"proposal": proposal})
     ]
 
 
@@ -154,17 +164,12 @@ def record(connection: Connection, answers: Iterable[BrokerOrder], now: datetime
 
 def sent_since(engine: Engine, account: str, moment: datetime) -> int:
     """How many orders the account has committed to since `moment`."""
-    table = ledger.order_intents
-    wanted = select(func.count()).select_from(table).where(table.c.account == account, table.c.created_at > moment)
     with engine.connect() as connection:
-        return connection.execute(wanted).scalar_one()
+        return connection.execute(_SENT_SINCE, {"account": account, "moment": moment}).scalar_one()
 
 
 def _record(connection: Connection, answer: BrokerOrder, now: datetime) -> None:
-    table = ledger.broker_orders
-    before = connection.execute(
-        select(table.c.status, table.c.filled_quantity, table.c.reason).where(table.c.intent == answer.client_order_id)
-    ).one_or_none()
+    before = connection.execute(_SAID, {"of": answer.client_order_id}).one_or_none()
     reason = answer.reason
     if before is not None:
         if before.status in TERMINAL:
@@ -180,6 +185,6 @@ def _record(connection: Connection, answer: BrokerOrder, now: datetime) -> None:
         "updated_at": now,
     }
     if before is None:
-        connection.execute(insert(table).values(intent=answer.client_order_id, **said))
+        connection.execute(_SAY, {"intent": answer.client_order_id, **said})
     else:
-        connection.execute(update(table).where(table.c.intent == answer.client_order_id).values(**said))
+        connection.execute(_SAY_AGAIN, {"of": answer.client_order_id, **said})

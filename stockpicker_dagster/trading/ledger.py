@@ -27,6 +27,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     delete,
     false,
     func,
@@ -427,6 +428,27 @@ APPEND_ONLY = (
 """The tables whose rows the database itself refuses to change or delete."""
 
 
+# Statements of every order and fill are built once: building one takes longer than running it.
+_LOCK_ACCOUNT = select(accounts.c.id).where(accounts.c.id == bindparam("account")).with_for_update()
+_HELD = select(positions.c.symbol, positions.c.quantity).where(positions.c.account == bindparam("account"))
+_LAST_FILL = (
+    select(fills.c.fill_id).where(fills.c.account == bindparam("account")).order_by(fills.c.sequence.desc()).limit(1)
+)
+_FILLS_KNOWN = select(fills.c.fill_id).where(
+    fills.c.account == bindparam("account"), fills.c.fill_id.in_(bindparam("named", expanding=True))
+)
+_LAST_SEQUENCE = select(func.max(fills.c.sequence)).where(fills.c.account == bindparam("account"))
+_CASH = select(accounts.c.cash).where(accounts.c.id == bindparam("of"))
+_SET_CASH = update(accounts).where(accounts.c.id == bindparam("of"))
+_POSITIONS = {
+    book.name: (
+        select(book.c.symbol, book.c.quantity).where(book.c.account == bindparam("of")),
+        update(book).where(book.c.account == bindparam("of"), book.c.symbol == bindparam("named")),
+    )
+    for book in (positions, paper_positions)
+}
+
+
 class UnknownAccount(InvalidInput):
     """No trading account has this id."""
 
@@ -459,8 +481,7 @@ def lock_account(connection: Connection, account: str) -> None:
 
     A row lock on PostgreSQL; on SQLite the write transaction itself is the lock.
     """
-    found = connection.execute(select(accounts.c.id).where(accounts.c.id == account).with_for_update()).one_or_none()
-    if found is None:
+    if connection.execute(_LOCK_ACCOUNT, {"account": account}).one_or_none() is None:
         known = ", ".join(connection.execute(select(accounts.c.id).order_by(accounts.c.id)).scalars()) or "none yet"
         raise UnknownAccount(f"there is no account {account!r}; known accounts: {known}")
 
@@ -487,7 +508,7 @@ def release_account(connection: Connection, proposal: str) -> None:
 
 def held_quantities(connection: Connection, account: str) -> dict[str, Decimal]:
     """The account's positions in the ledger, in signed shares by symbol, without zeros."""
-    rows = connection.execute(select(positions.c.symbol, positions.c.quantity).where(positions.c.account == account))
+    rows = connection.execute(_HELD, {"account": account})
     return {symbol: quantity for symbol, quantity in sorted(tuple(row) for row in rows) if quantity}
 
 
@@ -497,14 +518,10 @@ def record_fills(connection: Connection, account: str, reported: Iterable[Fill],
     The caller holds the account's lock. A fill that is delivered twice is entered once.
     """
     delivered = list(reported)
-    here = fills.c.account == account
-    known = set(
-        connection.execute(
-            select(fills.c.fill_id).where(here, fills.c.fill_id.in_([fill.fill_id for fill in delivered]))
-        ).scalars()
-    )
+    named = [fill.fill_id for fill in delivered]
+    known = set(connection.execute(_FILLS_KNOWN, {"account": account, "named": named}).scalars())
     fresh = [fill for fill in delivered if fill.fill_id not in known]
-    last = connection.execute(select(func.max(fills.c.sequence)).where(here)).scalar_one() or 0
+    last = connection.execute(_LAST_SEQUENCE, {"account": account}).scalar_one() or 0
     for sequence, fill in enumerate(fresh, start=last + 1):
         connection.execute(
             insert(fills).values(
@@ -527,8 +544,7 @@ def record_fills(connection: Connection, account: str, reported: Iterable[Fill],
 
 def last_fill(connection: Connection, account: str) -> str | None:
     """The broker's id of the last fill in the ledger, None before the first: from where to go on asking the broker."""
-    newest = select(fills.c.fill_id).where(fills.c.account == account).order_by(fills.c.sequence.desc()).limit(1)
-    return connection.execute(newest).scalar_one_or_none()
+    return connection.execute(_LAST_FILL, {"account": account}).scalar_one_or_none()
 
 
 def move_cash(connection: Connection, account: str, reference: str, amount: Decimal, now: datetime) -> None:
@@ -536,20 +552,20 @@ def move_cash(connection: Connection, account: str, reference: str, amount: Deci
     connection.execute(
         insert(cash_movements).values(account=account, reference=reference, amount=amount, recorded_at=now)
     )
-    balance = connection.execute(select(accounts.c.cash).where(accounts.c.id == account)).scalar_one()
-    connection.execute(update(accounts).where(accounts.c.id == account).values(cash=balance + amount))
+    balance = connection.execute(_CASH, {"of": account}).scalar_one()
+    connection.execute(_SET_CASH, {"of": account, "cash": balance + amount})
 
 
 def move_positions(connection: Connection, book: Table, account: str, changes: Iterable[tuple[str, Decimal]]) -> None:
     """Adds signed share counts to the running positions in `book` (the ledger's or the paper broker's)."""
-    rows = connection.execute(select(book.c.symbol, book.c.quantity).where(book.c.account == account))
+    reading, changing = _POSITIONS[book.name]
+    rows = connection.execute(reading, {"of": account})
     before: Mapping[str, Decimal] = {row.symbol: row.quantity for row in rows}
     after: dict[str, Decimal] = {}
     for symbol, change in changes:
         after[symbol] = after.get(symbol, before.get(symbol, ZERO)) + change
     for symbol, quantity in after.items():
         if symbol in before:
-            here = (book.c.account == account) & (book.c.symbol == symbol)
-            connection.execute(update(book).where(here).values(quantity=quantity))
+            connection.execute(changing, {"of": account, "named": symbol, "quantity": quantity})
         else:
             connection.execute(insert(book).values(account=account, symbol=symbol, quantity=quantity))

@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.storage.database import transaction
@@ -19,6 +19,10 @@ from stockpicker_dagster.trading import ledger
 
 LEASE = timedelta(seconds=30)
 _FREE = ""
+
+_TABLE = ledger.execution_locks
+_NEWEST = select(_TABLE.c.fencing).where(_TABLE.c.account == bindparam("of"))
+_RENEW = update(_TABLE).where(_TABLE.c.account == bindparam("of"))
 
 
 class LockHeld(StockPickerError):
@@ -42,13 +46,12 @@ def take(engine: Engine, account: str) -> Lock:
     """Takes the account's lock; raises `LockHeld`, naming the holder."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     now = _now()
-    table = ledger.execution_locks
     with transaction(engine) as connection:
         ledger.lock_account(connection, account)
-        held = connection.execute(select(table).where(table.c.account == account)).one_or_none()
+        held = connection.execute(select(_TABLE).where(_TABLE.c.account == account)).one_or_none()
         if held is None:
             connection.execute(
-                insert(table).values(account=account, fencing=1, owner=owner, taken_at=now, renewed_at=now)
+                insert(_TABLE).values(account=account, fencing=1, owner=owner, taken_at=now, renewed_at=now)
             )
             return Lock(account, 1, owner)
         if held.owner != _FREE and not _ended(held.owner) and now - held.renewed_at < LEASE:
@@ -57,8 +60,8 @@ def take(engine: Engine, account: str) -> Lock:
                 f"process first, or wait {LEASE.total_seconds():.0f} s after it has died on another machine"
             )
         connection.execute(
-            update(table)
-            .where(table.c.account == account)
+            update(_TABLE)
+            .where(_TABLE.c.account == account)
             .values(fencing=held.fencing + 1, owner=owner, taken_at=now, renewed_at=now)
         )
         return Lock(account, held.fencing + 1, owner)
@@ -69,8 +72,7 @@ def check(connection: Connection, lock: Lock) -> None:
 
     The caller holds the account's row, so that nobody takes the lock over before it commits.
     """
-    table = ledger.execution_locks
-    newest = connection.execute(select(table.c.fencing).where(table.c.account == lock.account)).scalar_one_or_none()
+    newest = connection.execute(_NEWEST, {"of": lock.account}).scalar_one_or_none()
     if newest != lock.fencing:
         raise Fenced(
             f"account {lock.account!r} was taken over under number {newest}, this process has {lock.fencing}; it stops"
@@ -80,8 +82,7 @@ def check(connection: Connection, lock: Lock) -> None:
 def check_and_renew(connection: Connection, lock: Lock) -> None:
     """As `check`, and says that the holder is alive."""
     check(connection, lock)
-    table = ledger.execution_locks
-    connection.execute(update(table).where(table.c.account == lock.account).values(renewed_at=_now()))
+    connection.execute(_RENEW, {"of": lock.account, "renewed_at": _now()})
 
 
 def renew(engine: Engine, lock: Lock) -> None:
@@ -93,11 +94,10 @@ def renew(engine: Engine, lock: Lock) -> None:
 
 def release(engine: Engine, lock: Lock) -> None:
     """Gives the lock back, if it is still ours; the number stays, so that it never falls."""
-    table = ledger.execution_locks
     with transaction(engine) as connection:
         connection.execute(
-            update(table)
-            .where(table.c.account == lock.account, table.c.fencing == lock.fencing)
+            update(_TABLE)
+            .where(_TABLE.c.account == lock.account, _TABLE.c.fencing == lock.fencing)
             .values(owner=_FREE, renewed_at=_now())
         )
 

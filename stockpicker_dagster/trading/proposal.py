@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, insert, select
+from sqlalchemy import Connection, Engine, Row, bindparam, insert, select
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.database import transaction
@@ -30,6 +30,16 @@ ID_LENGTH = 12
 State = Literal["open", "approved", "denied", "expired", "superseded", "executing", "executed", "aborted", "lapsed"]
 """open: undecided. executing: claimed and not ended. aborted: claimed, then refused by a check before submission.
 lapsed: approved, but not claimed before it expired."""
+
+# Asked before every order, so built once.
+_CLAIM = select(ledger.executions.c.status).where(ledger.executions.c.proposal == bindparam("proposal"))
+_OUTCOME = select(ledger.outcomes.c.outcome).where(ledger.outcomes.c.proposal == bindparam("proposal"))
+_DENIER = (
+    select(ledger.decisions.c.person, ledger.decisions.c.reason)
+    .where(ledger.decisions.c.proposal == bindparam("proposal"), ledger.decisions.c.decision == "deny")
+    .order_by(ledger.decisions.c.decided_at)
+    .limit(1)
+)
 
 _COLLAR_STEP = Decimal("0.0001")
 _CENT = Decimal("0.01")
@@ -292,14 +302,10 @@ def read_proposal(connection: Connection, reference: str) -> StoredProposal:
 def state_of(connection: Connection, proposal: str) -> State:
     """Where a proposal stands. An approval followed by another person's denial, before the claim, is a denial."""
     ended = {"claimed": "executing", "finished": "executed", "aborted": "aborted", "lapsed": "lapsed"}
-    claim = connection.execute(
-        select(ledger.executions.c.status).where(ledger.executions.c.proposal == proposal)
-    ).scalar_one_or_none()
+    claim = connection.execute(_CLAIM, {"proposal": proposal}).scalar_one_or_none()
     if claim is not None:
         return ended[claim]  # type: ignore[return-value]
-    outcome = connection.execute(
-        select(ledger.outcomes.c.outcome).where(ledger.outcomes.c.proposal == proposal)
-    ).scalar_one_or_none()
+    outcome = connection.execute(_OUTCOME, {"proposal": proposal}).scalar_one_or_none()
     if outcome == "approved" and denier_of(connection, proposal):
         return "denied"
     return outcome or "open"
@@ -307,12 +313,7 @@ def state_of(connection: Connection, proposal: str) -> State:
 
 def denier_of(connection: Connection, proposal: str) -> str | None:
     """Who denied the proposal first, with the reason; None if nobody did."""
-    found = connection.execute(
-        select(ledger.decisions.c.person, ledger.decisions.c.reason)
-        .where(ledger.decisions.c.proposal == proposal, ledger.decisions.c.decision == "deny")
-        .order_by(ledger.decisions.c.decided_at)
-        .limit(1)
-    ).one_or_none()
+    found = connection.execute(_DENIER, {"proposal": proposal}).one_or_none()
     return None if found is None else f"{found.person}: {found.reason}"
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, String, bindparam, func, insert, select, update
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.storage.database import transaction
@@ -39,6 +39,24 @@ ZERO = Decimal(0)
 _BASIS_POINT = Decimal("0.0001")
 _PRICE_STEP = Decimal("0.000001")
 _MONEY_STEP = Decimal("0.0001")
+
+_HERE = bindparam("account", type_=String)
+_ORDER = select(ledger.paper_orders).where(
+    ledger.paper_orders.c.account == _HERE, ledger.paper_orders.c.client_order_id == bindparam("named")
+)
+_WORKING = select(ledger.paper_orders).where(
+    ledger.paper_orders.c.account == _HERE, ledger.paper_orders.c.status == "working"
+)
+_CHANGE_ORDER = update(ledger.paper_orders).where(ledger.paper_orders.c.client_order_id == bindparam("named"))
+_POSITIONS = select(ledger.paper_positions.c.symbol, ledger.paper_positions.c.quantity).where(
+    ledger.paper_positions.c.account == _HERE
+)
+_CASH = select(ledger.paper_accounts.c.cash).where(ledger.paper_accounts.c.account == _HERE)
+_FILLS_AFTER = (
+    select(ledger.paper_fills)
+    .where(ledger.paper_fills.c.account == _HERE, ledger.paper_fills.c.sequence > bindparam("after"))
+    .order_by(ledger.paper_fills.c.sequence)
+)
 
 Fault = Callable[[str], None]
 """Called with the name of a step; a test makes it raise, which is a crash at that step."""
@@ -182,8 +200,6 @@ class PaperBroker:
 
     def fills_since(self, fill_id: str | None) -> Sequence[Fill]:
         """See `Broker.fills_since`; a fill's id is its number within the account."""
-        table = ledger.paper_fills
-        wanted = select(table).where(table.c.account == self.account_id, table.c.sequence > int(fill_id or 0))
         with self._engine.connect() as connection:
             return [
                 Fill(
@@ -196,7 +212,7 @@ class PaperBroker:
                     row.session,
                     row.filled_at,
                 )
-                for row in connection.execute(wanted.order_by(table.c.sequence))
+                for row in connection.execute(_FILLS_AFTER, {"account": self.account_id, "after": int(fill_id or 0)})
             ]
 
     def movements_since(self, since: datetime) -> Sequence[Movement]:
@@ -351,32 +367,22 @@ class PaperBroker:
         ledger.lock_account(connection, self.account_id)
 
     def _order(self, connection: Connection, client_order_id: str) -> Row[Any] | None:
-        table = ledger.paper_orders
-        here = (table.c.account == self.account_id) & (table.c.client_order_id == client_order_id)
-        return connection.execute(select(table).where(here)).one_or_none()
+        return connection.execute(_ORDER, {"account": self.account_id, "named": client_order_id}).one_or_none()
 
     def _working(self, connection: Connection) -> list[Row[Any]]:
-        table = ledger.paper_orders
-        rows = connection.execute(
-            select(table).where(table.c.account == self.account_id, table.c.status == "working")
-        ).all()
+        rows = connection.execute(_WORKING, {"account": self.account_id}).all()
         return sorted(rows, key=lambda row: (PHASES.index(row.phase), row.symbol, row.client_order_id))
 
     def _end(self, connection: Connection, row: Row[Any], status: str, filled: Decimal, reason: str) -> None:
-        connection.execute(
-            update(ledger.paper_orders)
-            .where(ledger.paper_orders.c.client_order_id == row.client_order_id)
-            .values(status=status, filled_quantity=filled, reason=reason)
-        )
+        changed = {"status": status, "filled_quantity": filled, "reason": reason}
+        connection.execute(_CHANGE_ORDER, {"named": row.client_order_id, **changed})
 
     def _held(self, connection: Connection) -> dict[str, Decimal]:
-        table = ledger.paper_positions
-        rows = connection.execute(select(table.c.symbol, table.c.quantity).where(table.c.account == self.account_id))
+        rows = connection.execute(_POSITIONS, {"account": self.account_id})
         return {row.symbol: row.quantity for row in rows}
 
     def _cash(self, connection: Connection) -> Decimal:
-        table = ledger.paper_accounts
-        cash: Decimal = connection.execute(select(table.c.cash).where(table.c.account == self.account_id)).scalar_one()
+        cash: Decimal = connection.execute(_CASH, {"account": self.account_id}).scalar_one()
         return cash
 
     def _add_cash(self, connection: Connection, amount: Decimal) -> None:
