@@ -1,9 +1,14 @@
-# The image of training and serving on SageMaker, built from the project's root:
-#   docker build -f deploy/training.Dockerfile -t ACCOUNT.dkr.ecr.REGION.amazonaws.com/PREFIX:latest .
+# The image that trains and serves on SageMaker: `docker run IMAGE train` and `docker run IMAGE serve`. Built from the
+# project's folder: docker build --file deploy/training.Dockerfile .
+# It holds no data, no credentials and no strategies.
 FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 NUMBA_CACHE_DIR=/tmp/numba
+
 WORKDIR /opt/stockpicker
-COPY pyproject.toml README.md constraints.txt ./
-COPY stockpicker_dagster ./stockpicker_dagster
-RUN pip install --no-cache-dir --constraint constraints.txt '.[deep]'
-# In exec form, so that SIGTERM reaches the training and it can save its checkpoint.
+COPY pyproject.toml constraints.txt README.md ./
+COPY stockpicker_dagster stockpicker_dagster
+RUN pip install --constraint constraints.txt ".[deep,search]"
+
+# In exec form, so that SIGTERM reaches Python and not a shell; the platform appends `train` or `serve`.
 ENTRYPOINT ["python", "-m", "stockpicker_dagster.training.container"]

@@ -624,12 +624,17 @@ def universe_data(name: Any, file: Path | None, accept: bool, reason: str | None
 
 @main.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port on this machine; default: a free one.")
+@click.option("--listen", default="127.0.0.1", help="Where to listen; another than 127.0.0.1 only in a container.")
+@click.option("--daemon/--no-daemon", default=True, help="Start Dagster's daemon, or leave it to another container.")
+@click.option(
+    "--workspace", type=click.Path(path_type=Path), help="Where Dagster's definitions are, by Dagster's file."
+)
 @_plainly
-def up(port: int | None) -> None:
+def up(port: int | None, listen: str, daemon: bool, workspace: Path | None) -> None:
     """Start Dagster's pages, schedules and sensors on this machine, behind the guard."""
-    from stockpicker_dagster.console.server import serve
+    from stockpicker_dagster.console.server import WORKSPACE, serve
 
-    serve(prepare_home(), port)
+    serve(prepare_home(), port, workspace=workspace or WORKSPACE, listen=listen, with_daemon=daemon)
 
 
 if __name__ == "__main__":

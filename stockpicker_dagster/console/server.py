@@ -1,7 +1,8 @@
 """`stockpicker up`: the console with Dagster's pages behind it, and Dagster's daemon, started and ended together.
 
 The web server runs in this process, on one port of loopback, the daemon as its child; what those two start (code
-servers, runs) ends with them. Nothing here knows what the definitions hold: any workspace file can be served.
+servers, runs) ends with them. Nothing here knows what the definitions hold: any workspace file can be served. In a
+container, whose loopback nobody else reaches, it listens on another address, and the daemon has a container of its own.
 """
 
 import asyncio
@@ -41,6 +42,7 @@ from stockpicker_dagster.strategy_form.reading import STRATEGIES
 from stockpicker_dagster.trading.signatures import load_signing_key
 
 WORKSPACE = PROJECT_ROOT / "workspace.yaml"
+LOOPBACK = "127.0.0.1"
 # Where Dagster's users look first; taken if it is free and none was asked for.
 USUAL_PORT = 3000
 # How long a process may take to end what it is doing before it is ended.
@@ -55,11 +57,19 @@ class CannotServe(StockPickerError):
     """The pages cannot be served, or can no longer be."""
 
 
-def serve(home: Home, port: int | None = None, *, workspace: Path = WORKSPACE) -> None:
+def serve(
+    home: Home,
+    port: int | None = None,
+    *,
+    workspace: Path = WORKSPACE,
+    listen: str = LOOPBACK,
+    with_daemon: bool = True,
+) -> None:
     """Serves until SIGINT or SIGTERM, and returns once everything that was started has ended.
 
-    `home` is prepared already (`DAGSTER_HOME` points into it). `port` is on 127.0.0.1; without one, 3000 if it is free,
-    else any free one. Prints the address on stdout; while nobody can sign in yet, it is the first person's link.
+    `home` is prepared already (`DAGSTER_HOME` points into it). `port` is on `listen`; without one, 3000 if it is free,
+    else any free one. Whatever it listens on, it answers at 127.0.0.1 and localhost of that port only. Prints the
+    address on stdout; while nobody can sign in yet, it is the first person's link.
     Raises `CannotServe` if the port is taken, another process serves this home, or the daemon ends by itself. Call it
     from the main thread.
     """
@@ -67,7 +77,7 @@ def serve(home: Home, port: int | None = None, *, workspace: Path = WORKSPACE) -
     if not workspace.is_file():
         raise CannotServe(f"there is no workspace file {workspace}; start from the project, or name another one")
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    with _only_server_of(home) as lock, _listening(port) as listener, _stop_signals() as stop:
+    with _only_server_of(home) as lock, _listening(port, listen) as listener, _stop_signals() as stop:
         # The workspace file's `working_directory: .` is read relative to where its reader runs; a home that was named
         # relative to where the person stands must not move with it.
         os.environ["STOCKPICKER_HOME"] = str(home.root)
@@ -75,8 +85,9 @@ def serve(home: Home, port: int | None = None, *, workspace: Path = WORKSPACE) -
         daemon = None
         try:
             _create_dagsters_storage()
-            with stop.held_back():
-                daemon = _start_daemon(workspace, lock)
+            if with_daemon:
+                with stop.held_back():
+                    daemon = _start_daemon(workspace, lock)
             _run_web_server(listener, workspace, home, daemon, stop)
         except _Stopped:
             return
@@ -84,7 +95,7 @@ def serve(home: Home, port: int | None = None, *, workspace: Path = WORKSPACE) -
             stop.only_noted()
             ours = [child for child in _children() if child.pid not in before]
             _end([*ours, *(_session_of(daemon) if daemon else ())])
-        if not stop.asked:
+        if daemon is not None and not stop.asked:
             raise CannotServe(f"Dagster's daemon ended by itself (status {daemon.returncode}); its reason is above")
 
 
@@ -148,24 +159,24 @@ def _only_server_of(home: Home) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def _listening(port: int | None) -> Iterator[socket.socket]:
-    """A socket bound to 127.0.0.1: bound before anything is started, so that the address printed is the one served."""
+def _listening(port: int | None, listen: str = LOOPBACK) -> Iterator[socket.socket]:
+    """A socket bound to `listen`: bound before anything is started, so that the address printed is the one served."""
     for candidate in [port] if port is not None else [USUAL_PORT, 0]:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", candidate))
+            listener.bind((listen, candidate))
             # Until one of them listens, two sockets can be bound to one port.
             listener.listen()
         except (OSError, OverflowError) as error:
             listener.close()
             if port is not None:
-                raise CannotServe(f"port {port} cannot be had on 127.0.0.1 ({error}); name another or none") from error
+                raise CannotServe(f"port {port} cannot be had on {listen} ({error}); name another or none") from error
             continue
         with listener:
             yield listener
         return
-    raise CannotServe("no port is free on 127.0.0.1; end a server that holds one")
+    raise CannotServe(f"no port is free on {listen}; end a server that holds one")
 
 
 def _create_dagsters_storage() -> None:
@@ -189,9 +200,9 @@ def _start_daemon(workspace: Path, lock: IO[str]) -> "subprocess.Popen[bytes]":
 
 
 def _run_web_server(
-    listener: socket.socket, workspace: Path, home: Home, daemon: "subprocess.Popen[bytes]", stop: _StopSignals
+    listener: socket.socket, workspace: Path, home: Home, daemon: "subprocess.Popen[bytes] | None", stop: _StopSignals
 ) -> None:
-    """Serves on `listener` until a signal asks to stop or the daemon ends."""
+    """Serves on `listener` until a signal asks to stop or the daemon, if there is one, ends."""
     port = int(listener.getsockname()[1])
     target = WorkspaceFileTarget([str(workspace)])
     with (
@@ -241,10 +252,10 @@ def entrance(port: int, parts: Services) -> str:
 
 
 async def _serve_while_alive(
-    server: uvicorn.Server, listener: socket.socket, daemon: "subprocess.Popen[bytes]"
+    server: uvicorn.Server, listener: socket.socket, daemon: "subprocess.Popen[bytes] | None"
 ) -> None:
     async def watch() -> None:
-        while daemon.poll() is None:
+        while daemon is None or daemon.poll() is None:
             await asyncio.sleep(0.5)
         server.should_exit = True
 
