@@ -17,9 +17,10 @@ from starlette.responses import JSONResponse, Response
 
 from stockpicker_dagster.console.pages import deciding
 from stockpicker_dagster.console.strategy_desk import draft, write
-from stockpicker_dagster.console.views import executions, models, proposals, ranking, runs, stock, today
+from stockpicker_dagster.console.views import comparisons, executions, models, proposals, ranking, runs, stock, today
 from stockpicker_dagster.console.views.desk import NotFound
 from stockpicker_dagster.console.web import Asked, Page, day_from
+from stockpicker_dagster.evaluation import comparison
 
 
 def show_today(asked: Asked) -> Response:
@@ -100,6 +101,27 @@ def show_backtest(asked: Asked) -> Response:
                 for section in gathered.sections
                 for row in section.rows
             ],
+        }
+    )
+
+
+def show_comparison(asked: Asked) -> Response:
+    """Strategies side by side on the sessions that all have; `strategies` names them with commas between."""
+    names = comparisons.chosen_names([asked.query.get("strategies", "")])
+    found = asked.services.comparisons.get(names)
+    if found is None:
+        return _answer({"state": "being made"}, 202)
+    compared = found.comparison
+    return _answer(
+        {
+            "first": compared.first,
+            "last": compared.last,
+            "sessions": compared.sessions,
+            "strategies": list(found.wealth),
+            "figures": [{"name": row.label, "shown": row.shown} for row in comparison.rows(compared)],
+            "correlations": compared.correlations.tolist(),
+            "overfitting": compared.overfitting,
+            "caveats": compared.caveats,
         }
     )
 
@@ -257,21 +279,20 @@ def _responses(each: Page) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     said = {
         "400": "The request cannot be; the sentence says what is allowed.",
-        "403": "Not allowed: the role, or the rules of trading, forbid it.",
+        "401": "No token, or one that is not valid.",
+        "403": "Not allowed: the role, the rules of trading or the door forbid it.",
         "404": "There is no such thing.",
         "409": "Not possible as things stand.",
+        "413": "Too large.",
     }
     done = {"202": "Under way."} if each.handler is do_run else {"200": "What was asked for."}
-    if each.handler is show_backtest:
+    if each.handler in (show_backtest, show_comparison):
         done["202"] = "Being made; ask again."
     answers: dict[str, Any] = {
         status: {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
         for status, text in done.items()
     }
     answers |= {status: {"description": text, "content": error} for status, text in said.items()}
-    plain_text = {"text/plain": {"schema": {"type": "string"}}}
-    answers["401"] = {"description": "No token, or one that is not valid.", "content": error | plain_text}
-    answers["413"] = {"description": "Too large.", "content": plain_text}
     return answers
 
 
@@ -295,6 +316,7 @@ _QUERIES: dict[Any, dict[str, Any]] = {
         "sort": {"enum": list(ranking.SORTS)},
         "order": {"enum": ["up", "down"]},
     },
+    show_comparison: {"strategies": {"type": "string"}},
     show_stock: {**_SESSION, "history": {"enum": ["year", "all"]}},
 }
 _BODIES: dict[Any, tuple[dict[str, Any], list[str]]] = {
@@ -316,6 +338,7 @@ PAGES = tuple(
         ("/api/strategies/{strategy}/stocks/{symbol}", show_stock, "viewer", "GET"),
         ("/api/strategies/{strategy}/backtest", show_backtest, "viewer", "GET"),
         ("/api/strategies/{strategy}/models", show_models, "viewer", "GET"),
+        ("/api/comparison", show_comparison, "viewer", "GET"),
         ("/api/proposals", show_proposals, "viewer", "GET"),
         ("/api/proposals/{proposal}", show_proposal, "viewer", "GET"),
         ("/api/proposals/{proposal}/decide", do_decide, "approver", "POST"),

@@ -31,6 +31,7 @@ from stockpicker_dagster.console.application import application
 from stockpicker_dagster.console.door.checks import Addresses
 from stockpicker_dagster.console.door.door import FIRST_PATH
 from stockpicker_dagster.console.door.first_person import LASTS
+from stockpicker_dagster.console.door.identity_provider import IdentityProvider
 from stockpicker_dagster.console.door.proxies import TrustedProxy
 from stockpicker_dagster.console.guard import PREFIX
 from stockpicker_dagster.console.services import Services, services
@@ -209,7 +210,9 @@ def _run_web_server(
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, target, version=dagster.__version__) as context,
     ):
-        parts = services(Desk(Deployment(), STRATEGIES, instance), home, lambda: load_signing_key(home.root / "keys"))
+        desk = Desk(Deployment(), STRATEGIES, instance)
+        provider = IdentityProvider.from_environment()
+        parts = services(desk, home, lambda: load_signing_key(home.root / "keys"), provider)
         instance.optimize_for_webserver(DATABASE_TIMEOUT_MS, DATABASE_RECYCLE_S, DATABASE_OVERFLOW)
         pages = create_app_from_workspace_process_context(context, path_prefix=PREFIX)
         config = uvicorn.Config(

@@ -169,6 +169,11 @@ def _number(value: float, form: str) -> str:
     return "-" if np.isnan(value) else format(value, form)
 
 
+def correlation_texts(comparison: Comparison) -> list[list[str]]:
+    """The correlations as they are shown, line by line."""
+    return [[_number(value, ".2f") for value in line] for line in comparison.correlations]
+
+
 def overfitting_sentence(comparison: Comparison) -> str:
     """What the probability of over-fitting says, or that there is none."""
     if comparison.overfitting is None or np.isnan(comparison.overfitting):
@@ -186,10 +191,7 @@ def as_text(comparison: Comparison) -> str:
         f"{' and '.join(names)}: {comparison.first} to {comparison.last}, {comparison.sessions} sessions, after costs"
     )
     table = _table([Row("", tuple(names)), *rows(comparison)])
-    correlations = [
-        Row(name, tuple(_number(value, ".2f") for value in line))
-        for name, line in zip(names, comparison.correlations, strict=True)
-    ]
+    correlations = [Row(name, tuple(line)) for name, line in zip(names, correlation_texts(comparison), strict=True)]
     return "\n".join(
         [
             head,
@@ -232,7 +234,7 @@ def as_html(comparison: Comparison) -> str:
         comparison=comparison,
         names=[each.name for each in comparison.strategies],
         rows=rows(comparison),
-        correlations=[[_number(value, ".2f") for value in line] for line in comparison.correlations],
+        correlations=correlation_texts(comparison),
         reasons={each.name: each.judgement.verdict.reason for each in comparison.strategies if each.judgement.verdict},
         overfitting=overfitting_sentence(comparison),
     )

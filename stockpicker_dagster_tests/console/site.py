@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from stockpicker_dagster.console.application import application
 from stockpicker_dagster.console.door.checks import Addresses
+from stockpicker_dagster.console.door.identity_provider import IdentityProvider
 from stockpicker_dagster.console.door.proxies import TrustedProxy
 from stockpicker_dagster.console.services import Services, services
 from stockpicker_dagster.console.views.desk import Desk
@@ -128,7 +129,13 @@ def add_everybody(engine: Engine) -> None:
             directory.add_person(engine, name, role, PASSWORD, "root1", NOW)  # type: ignore[arg-type]
 
 
-def make_site(folder: Path, engine: Engine, lake: Path, proxy: TrustedProxy | None = None) -> Site:
+def make_site(
+    folder: Path,
+    engine: Engine,
+    lake: Path,
+    proxy: TrustedProxy | None = None,
+    provider: IdentityProvider | None = None,
+) -> Site:
     """A console on a copy of `lake` and on `engine`, with the people in it."""
     home = Home(folder)
     home.lake.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +146,7 @@ def make_site(folder: Path, engine: Engine, lake: Path, proxy: TrustedProxy | No
     (strategies / STRATEGY / "defs.yaml").write_text(as_yaml(ATTRIBUTES))
     deployment = SetDeployment(Lake(home.lake), engine)
     desk = Desk(deployment, strategies, DagsterInstance.ephemeral())  # type: ignore[arg-type]
-    parts = services(desk, home, lambda: make_signing_key(folder))
+    parts = services(desk, home, lambda: make_signing_key(folder), provider)
     app = application(parts, addresses=Addresses.on_loopback(PORT), port=PORT, proxy=proxy)
     return Site(folder, deployment, parts, app)
 

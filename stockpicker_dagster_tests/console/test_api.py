@@ -75,6 +75,13 @@ def test_a_wrong_token_opens_nothing(header: str, read_site: Site) -> None:
     assert read_site.stranger(Authorization=header).get("/api/today").status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/api/strategies/a\\b", "/api/today", "/api/strategies/%2e%2e"])
+def test_what_the_door_refuses_a_script_is_an_object_too(path: str, read_site: Site) -> None:
+    answer = read_site.stranger(Authorization="Bearer nonsense").get(path)
+    assert answer.status_code in (401, 403)
+    assert set(answer.json()) == {"error"}
+
+
 def test_a_revoked_token_opens_nothing_any_more(site: Site) -> None:
     script = site.script("vera")
     assert script.get("/api/today").status_code == 200

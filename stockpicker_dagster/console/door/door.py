@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stockpicker_dagster.console.door import sessions
@@ -32,7 +32,9 @@ from stockpicker_dagster.trading.people.sign_in import SignInRefused
 
 MAX_BODY_BYTES = 4 * 2**20
 FIRST_PATH = "/first-person"
-OPEN_PATHS = ("/sign-in", FIRST_PATH)
+ELSEWHERE_PATH, BACK_PATH = "/sign-in/elsewhere", "/sign-in/back"
+"""To an identity provider, and back from it."""
+OPEN_PATHS = ("/sign-in", ELSEWHERE_PATH, BACK_PATH, FIRST_PATH)
 """What answers to people who are not signed in; `/static/` does too."""
 
 
@@ -86,7 +88,7 @@ class Door:
         try:
             answer = self._judge(scope)
         except Refused as refusal:
-            answer = PlainTextResponse(f"{refusal}\n", refusal.status, {"Cache-Control": "no-store"})
+            answer = _refusal(scope["path"], refusal)
         if answer is not None:
             await answer(scope, receive, send)
             return
@@ -161,6 +163,14 @@ class Door:
             await send({"type": "websocket.close", "code": 1008})
             return
         await self._app(scope, receive, send)
+
+
+def _refusal(path: str, refusal: Refused) -> Response:
+    """As a sentence, or for scripts as the object that every error of the interface is."""
+    headers = {"Cache-Control": "no-store"}
+    if path.startswith("/api/"):
+        return JSONResponse({"error": str(refusal)}, refusal.status, headers)
+    return PlainTextResponse(f"{refusal}\n", refusal.status, headers)
 
 
 def _limited(receive: Receive) -> Receive:

@@ -7,7 +7,7 @@ person's access. Every sign-in makes a new one, so that nobody can be given a se
 import hashlib
 import hmac
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, insert, select, update
 
@@ -19,6 +19,7 @@ from stockpicker_dagster.trading.people.tables import sessions
 
 LONGEST = timedelta(hours=12)
 LONGEST_IDLE = timedelta(hours=2)
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Writing at every request would make readers wait for one another on SQLite.
 _SEEN_EVERY = timedelta(minutes=5)
 
@@ -34,15 +35,24 @@ class Session:
 
 def begin(engine: Engine, proof: Proof, now: datetime) -> str:
     """A new session of the person who gave `proof`; returns its secret, which is in the cookie only."""
+    return _store(engine, proof.person, proof.proved_at, now)
+
+
+def begin_vouched(engine: Engine, person: str, now: datetime) -> str:
+    """A new session of somebody whom a provider vouches for; no secret was proved here."""
+    return _store(engine, person, NEVER, now)
+
+
+def _store(engine: Engine, person: str, proved_at: datetime, now: datetime) -> str:
     secret = secrets.new_token()
     with transaction(engine) as connection:
         connection.execute(
             insert(sessions).values(
                 secret_hash=secrets.token_hash(secret),
-                person=proof.person,
+                person=person,
                 created_at=now,
                 seen_at=now,
-                fresh_at=proof.proved_at,
+                fresh_at=proved_at,
                 expires_at=now + LONGEST,
             )
         )

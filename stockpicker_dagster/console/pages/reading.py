@@ -1,17 +1,20 @@
-"""The pages that only read: today, ranking, one stock, back-test, executions, models, runs."""
+"""The pages that only read: today, ranking, one stock, back-test, comparison, executions, models, runs."""
 
 import json
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from stockpicker_dagster.console.views import backtests, executions, models, ranking, runs, stock, today
+from stockpicker_dagster.console.views import backtests, comparisons, executions, models, ranking, runs, stock, today
 from stockpicker_dagster.console.views.desk import NotFound
 from stockpicker_dagster.console.web import Asked, Page, day_from, page, to
+from stockpicker_dagster.evaluation import comparison
 from stockpicker_dagster.research.backtest.significance.verdict import STRONG, WEAK
 from stockpicker_dagster.tear_sheet.page import as_html
+from stockpicker_dagster.tear_sheet.plots import BLUE, GREY, ORANGE, PURPLE, SKY, VERMILLION
 
 ROWS_A_PAGE = 100
+PALETTE = (BLUE, VERMILLION, PURPLE, ORANGE, SKY, GREY)
 
 
 def show_today(asked: Asked) -> Response:
@@ -81,6 +84,7 @@ def show_backtest(asked: Asked) -> Response:
         return _choose(asked, "/backtest", "Back-test")
     gathered = asked.services.tear_sheets.get(name)
     shared = {"here": "/backtest", "strategy": name, "strategies": sorted(asked.desk.forms())}
+    shared |= {"choices": asked.services.comparisons.comparable(), "names": [name]}
     if gathered is None:
         return page(asked, "backtest_waiting.html", f"Back-test of {name}", **shared)
     verdict = gathered.sheet.judgement.verdict
@@ -96,6 +100,22 @@ def show_backtest(asked: Asked) -> Response:
         strong=STRONG,
         **shared,
     )
+
+
+def show_comparison(asked: Asked) -> Response:
+    """Strategies side by side on the sessions that all of them have."""
+    names = comparisons.chosen_names(asked.request.query_params.getlist("strategy"))
+    context: dict[str, Any] = {"names": names, "choices": asked.services.comparisons.comparable()}
+    found = asked.services.comparisons.get(names) if names else None
+    if found is not None:
+        context |= {
+            "names": list(found.wealth),
+            "rows": comparison.rows(found.comparison),
+            "correlations": comparison.correlation_texts(found.comparison),
+            "overfitting": comparison.overfitting_sentence(found.comparison),
+            "plots": json.dumps([_plot_of_wealth(found)]),
+        }
+    return page(asked, "compare.html", "Strategies side by side", here="/backtest", found=found, **context)
 
 
 def plots_of_backtest(asked: Asked) -> Response:
@@ -162,6 +182,30 @@ def _choose(asked: Asked, address: str, title: str) -> Response:
     return page(asked, "choose.html", title, here=address, address=address, strategies=forms, served=set(served))
 
 
+def _plot_of_wealth(found: comparisons.SideBySide) -> dict[str, Any]:
+    days = [str(day) for day in found.sessions]
+    dashes = ("solid", "dash", "dot", "dashdot")
+    lines = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": days,
+            "y": values,
+            "name": name,
+            "line": {"color": PALETTE[place % len(PALETTE)], "dash": dashes[place % len(dashes)]},
+        }
+        for place, (name, values) in enumerate(found.wealth.items())
+    ]
+    layout = {
+        "height": 340,
+        "margin": {"l": 56, "r": 12, "t": 28, "b": 32},
+        "showlegend": True,
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+        "yaxis": {"title": {"text": "wealth"}},
+    }
+    return {"name": "wealth", "data": lines, "layout": layout}
+
+
 def _plots_of_stock(found: stock.Stock) -> list[dict[str, Any]]:
     days = [str(day) for day in found.history["date"]]
     rows = found.history
@@ -176,15 +220,20 @@ def _plots_of_stock(found: stock.Stock) -> list[dict[str, Any]]:
         {
             "name": "price",
             "data": [
-                line(rows["close"].to_list(), "close, as traded", line={"color": "#5A6570", "width": 1, "dash": "dot"}),
-                line(rows["adjusted"].to_list(), "adjusted for splits and dividends", line={"color": "#0072B2"}),
+                line(rows["close"].to_list(), "close, as traded", line={"color": GREY, "width": 1, "dash": "dot"}),
+                line(rows["adjusted"].to_list(), "adjusted for splits and dividends", line={"color": BLUE}),
             ],
             "layout": {**layout, "legend": legend, "yaxis": {"title": {"text": "currency"}}},
         },
         {
             "name": "rank",
-            "data": [line(rows["rank"].to_list(), "rank", line={"color": "#0072B2"})],
+            "data": [line(rows["rank"].to_list(), "rank", line={"color": BLUE})],
             "layout": {**layout, "showlegend": False, "yaxis": {"title": {"text": "rank"}, "autorange": "reversed"}},
+        },
+        {
+            "name": "score",
+            "data": [line(rows["score"].to_list(), "score", line={"color": BLUE})],
+            "layout": {**layout, "showlegend": False, "yaxis": {"title": {"text": "score"}, "zeroline": True}},
         },
         {
             "name": "contributions",
@@ -194,7 +243,7 @@ def _plots_of_stock(found: stock.Stock) -> list[dict[str, Any]]:
                     "orientation": "h",
                     "y": [each.feature for each in top],
                     "x": [each.adds for each in top],
-                    "marker": {"color": "#0072B2"},
+                    "marker": {"color": BLUE},
                 }
             ],
             "layout": {
@@ -246,6 +295,7 @@ PAGES = (
     Page("/backtest/{strategy}", show_backtest),
     Page("/backtest/{strategy}/plots.json", plots_of_backtest, as_json=True),
     Page("/backtest/{strategy}/tearsheet.html", download_tear_sheet),
+    Page("/compare", show_comparison),
     Page("/executions", show_executions),
     Page("/executions/{proposal}", show_execution),
     Page("/models", show_models),

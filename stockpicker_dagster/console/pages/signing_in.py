@@ -1,4 +1,4 @@
-"""Signing in and out, and the first administrator's form."""
+"""Signing in and out, here or at an identity provider, and the first administrator's form."""
 
 import hashlib
 import hmac
@@ -7,7 +7,9 @@ from starlette.responses import Response
 
 from stockpicker_dagster.console.door import sessions
 from stockpicker_dagster.console.door.checks import Refused, cookie, same
-from stockpicker_dagster.console.door.door import FIRST_PATH
+from stockpicker_dagster.console.door.door import BACK_PATH, ELSEWHERE_PATH, FIRST_PATH
+from stockpicker_dagster.console.door.identity_provider import LASTS, IdentityProvider
+from stockpicker_dagster.console.views.desk import NotFound
 from stockpicker_dagster.console.web import Asked, Page, page, to
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.trading.people import directory, secrets
@@ -37,6 +39,48 @@ def do_sign_in(asked: Asked) -> Response:
     except SignInRefused as refusal:
         return _form(asked, str(refusal), 403)
     return _signed_in(asked, sessions.begin(asked.desk.database, proof, now))
+
+
+def go_elsewhere(asked: Asked) -> Response:
+    """Sends the browser to the provider. It changes nothing here, and a form's address could not leave this server."""
+    provider = _provider(asked)
+    if asked.visitor is not None:
+        return to("/")
+    try:
+        address, entry = provider.begin(_back(asked), asked.desk.now())
+    except Refused as refusal:
+        return _form(asked, str(refusal), refusal.status)
+    answer = to(address)
+    # Lax: the provider sends the browser back, which comes from another site then.
+    answer.set_cookie(
+        _provider_cookie(asked),
+        entry,
+        httponly=True,
+        samesite="lax",
+        path=BACK_PATH,
+        secure=_secure(asked),
+        max_age=int(LASTS.total_seconds()),
+    )
+    return answer
+
+
+def come_back(asked: Asked) -> Response:
+    """A new session for the person of the directory whom the provider's answer proves; always on to the first page."""
+    provider, now = _provider(asked), asked.desk.now()
+    entry = cookie(asked.request.scope, _provider_cookie(asked))
+    try:
+        name = provider.finish(entry, asked.query, _back(asked), now)
+        with asked.desk.database.connect() as connection:
+            person = directory.require(connection, name, "viewer")
+    except (Refused, directory.UnknownPerson, directory.NotAllowed) as refusal:
+        sentence = str(refusal)
+        if isinstance(refusal, directory.UnknownPerson):
+            sentence = f"nobody here is called {name[:64]!r}; an administrator adds people under People"
+        answer = _form(asked, sentence, 403)
+    else:
+        answer = _signed_in(asked, sessions.begin_vouched(asked.desk.database, person.name, now))
+    answer.delete_cookie(_provider_cookie(asked), path=BACK_PATH)
+    return answer
 
 
 def sign_out(asked: Asked) -> Response:
@@ -89,7 +133,7 @@ def _signed_in(asked: Asked, secret: str) -> Response:
         httponly=True,
         samesite="lax",
         path="/",
-        secure=asked.request.state.origin.startswith("https:"),
+        secure=_secure(asked),
         max_age=int(sessions.LONGEST.total_seconds()),
     )
     answer.delete_cookie(_entry_cookie(asked), path="/sign-in")
@@ -98,9 +142,39 @@ def _signed_in(asked: Asked, secret: str) -> Response:
 
 def _form(asked: Asked, problem: str, status: int = 200) -> Response:
     entry = secrets.new_token()
-    answer = page(asked, "sign_in.html", "Sign in", status=status, problem=problem, entry=_entry_token(entry))
+    provider = asked.services.provider
+    elsewhere = provider.settings.host if provider else ""
+    answer = page(
+        asked,
+        "sign_in.html",
+        "Sign in",
+        status=status,
+        problem=problem,
+        entry=_entry_token(entry),
+        elsewhere=elsewhere,
+        elsewhere_path=ELSEWHERE_PATH,
+    )
     answer.set_cookie(_entry_cookie(asked), entry, httponly=True, samesite="strict", path="/sign-in")
     return answer
+
+
+def _provider(asked: Asked) -> IdentityProvider:
+    if asked.services.provider is None:
+        raise NotFound("nobody signs in elsewhere here; sign in with a password")
+    return asked.services.provider
+
+
+def _back(asked: Asked) -> str:
+    """The address that the provider sends the browser back to; it has to be entered there."""
+    return f"{asked.request.state.origin}{BACK_PATH}"
+
+
+def _secure(asked: Asked) -> bool:
+    return bool(asked.request.state.origin.startswith("https:"))
+
+
+def _provider_cookie(asked: Asked) -> str:
+    return f"{asked.request.state.cookie}-provider"
 
 
 def _check_loaded_here(asked: Asked) -> None:
@@ -121,6 +195,8 @@ def _entry_token(entry: str) -> str:
 PAGES = (
     Page("/sign-in", show_sign_in, role=None),
     Page("/sign-in", do_sign_in, role=None, method="POST"),
+    Page(ELSEWHERE_PATH, go_elsewhere, role=None),
+    Page(BACK_PATH, come_back, role=None),
     Page("/sign-out", sign_out, method="POST"),
     Page(FIRST_PATH, show_first, role=None),
     Page(FIRST_PATH, do_first, role=None, method="POST"),

@@ -39,6 +39,8 @@ class Stock:
     session: date
     rank: int
     of: int
+    change: int | None
+    """Places gained since the session before; None for a newcomer."""
     score: float
     sector: str | None
     model_id: str
@@ -76,6 +78,7 @@ def stock(desk: Desk, name: str, symbol: str, session: date | None = None, every
         session=found.session,
         rank=seen["rank"],
         of=found.rows.height,
+        change=seen["change"],
         score=seen["score"],
         sector=seen["sector"],
         model_id=seen["model_id"],

@@ -1,5 +1,7 @@
 """One stock: its shares in the score add up to the model's score, and its adjusted price earns the total return."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -46,6 +48,22 @@ def test_a_year_is_shown_until_more_is_asked_for(read_site: Site) -> None:
     desk = read_site.parts.desk
     symbol = ranking(desk, STRATEGY).rows["symbol"][0]
     assert stock(desk, STRATEGY, symbol).history.height <= SESSIONS_SHOWN
+
+
+def test_the_page_tells_how_the_rank_and_the_score_came_about(read_site: Site) -> None:
+    last, before = small_strategy.TESTED[-1], small_strategy.TESTED[-2]
+    stored = read_site.lake.read(f"{STRATEGY}/predictions", small_strategy.TESTED).sort("date")
+    symbol = ranking(read_site.parts.desk, STRATEGY).rows["symbol"][3]
+    own = stored.filter(pl.col("symbol") == symbol)
+    ranks = dict(own.select("date", "rank").iter_rows())
+    gained = ranks[before] - ranks[last]
+    page = read_site.browser("vera").get(f"/ranking/{STRATEGY}/{symbol}").text
+    word = "up" if gained > 0 else "down"
+    assert (f"{word} {abs(gained)} since the session before" if gained else "as the session before") in page
+    plots = {each["name"]: each for each in json.loads(page.partition('id="plots">')[2].partition("</script>")[0])}
+    [line] = plots["score"]["data"]
+    drawn = {day: score for day, score in zip(line["x"], line["y"], strict=True) if score is not None}
+    assert drawn == {str(day): score for day, score in own.select("date", "score").iter_rows()}
 
 
 def test_nothing_after_the_session_is_shown(read_site: Site) -> None:
