@@ -13,7 +13,9 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,12 +35,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print nothing but the last line")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    results = [planted(method, options.seeds) for method in ("a2c", "ppo")]
-    results += [leaked(method, options.seeds) for method in ("a2c", "ppo", "sac")]
-    results += [with_costs(persistence, options.seeds) for persistence in (0.97, 0.0)]
-    if not options.json:
-        for result in results:
-            print(result)
+    planned: list[Callable[[], dict[str, Any]]] = [partial(planted, method, options.seeds) for method in ("a2c", "ppo")]
+    planned += [partial(leaked, method, options.seeds) for method in ("a2c", "ppo", "sac")]
+    planned += [partial(with_costs, persistence, options.seeds) for persistence in (0.97, 0.0)]
+    results = []
+    for made in planned:
+        results.append(made())
+        if not options.json:
+            print(results[-1], flush=True)
     print(json.dumps({"benchmark": "reinforcement_learning", "results": results}))
 
 

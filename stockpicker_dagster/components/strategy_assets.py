@@ -267,6 +267,7 @@ def _datasets(strategy: _Strategy) -> dg.AssetsDefinition:
             rule,
             strategy.calendar,
             strategy.definition("datasets", period, lake),
+            form.scaling.method,
         )
 
     @dg.asset(

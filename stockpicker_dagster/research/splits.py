@@ -294,8 +294,8 @@ def _assert_known(
     late = [session for session in sessions if calendar.index(session) + 1 + horizon_days > last]
     if late:
         raise LabelOverlap(
-            f"{len(late)} {part} sessions from {min(late)} to {max(late)} have labels of {horizon_days} sessions "
-            f"that are known only after {limit}; end that part earlier"
+            f"label overlap: {len(late)} {part} sessions from {min(late)} to {max(late)} have labels of {horizon_days} "
+            f"sessions that are known only after {limit}; end that part earlier"
         )
 
 

@@ -1,7 +1,8 @@
 """The dataset of one model: its training, validation and test tables, and the market data of the same days.
 
-Labels are made here from prices that were known before the model's first use, and the split is checked on its days once
-more before anything is stored. Reading the lake is the caller's work; fitting is `training.models`.
+Labels are made here from prices that were known before the model's first use. Before anything is stored, the split is
+checked on its days once more, and the tables are searched for leaks. Reading the lake is the caller's work; fitting is
+`training.models`.
 """
 
 import hashlib
@@ -17,7 +18,9 @@ import polars as pl
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.market.calendar import TradingCalendar
 from stockpicker_dagster.market.prices import PRICES_SCHEMA
+from stockpicker_dagster.research.cross_section import Method
 from stockpicker_dagster.research.labels import Transform, forward_returns, transform
+from stockpicker_dagster.research.leaks import assert_no_label_leak, assert_scaled_by_date
 from stockpicker_dagster.research.splits import Split, assert_purged
 from stockpicker_dagster.storage.lake import Bundle, parquet_bytes
 
@@ -50,14 +53,19 @@ def build_dataset(
     rule: LabelRule,
     calendar: TradingCalendar,
     definition: str = "",
+    scaling: Method | None = None,
 ) -> Bundle:
     """The files of one dataset.
 
     `scaled` holds the scaled features of the universe's members and `prices` the prices of every session from the first
     trained on; training and validation see none after `split.last_known`. `test_sessions` may lie later; the labels of
-    the last of them are missing until they are known, and their rows with them. Each of `train`, `validation` and
-    `test` has `symbol`, `date`, the features, `label` and `label_return` (a fraction). Raises `LabelOverlap` if a label
-    reaches into a later part and `EmptyDataset` if training or validation has no row.
+    the last of them are missing until they are known, and their rows with them. `scaling` is the method by which
+    `scaled` was made (None: unknown, and not checked). Each of `train`, `validation` and `test` has `symbol`, `date`,
+    the features, `label` and `label_return` (a fraction).
+
+    Raises `LabelOverlap` if a label reaches into a later part, `LabelLeak` for a feature that is a label,
+    `WholeSampleScaling` for features that were not scaled date by date, and `EmptyDataset` if training or validation
+    has no row.
     """
     assert_purged(split.train, split.validation, rule.horizon_days, calendar, split.last_known)
     learned = _labelled(
@@ -82,6 +90,9 @@ def build_dataset(
                 f"the {part} table has no labelled row between {first} and {last}; check that the universe has members "
                 "with prices then"
             )
+    assert_no_label_leak(tables["train"], features, LABEL, rule.horizon_days)
+    if scaling is not None:
+        assert_scaled_by_date(scaled.filter(pl.col("date").is_in(split.train)), features, scaling)
     days = pl.concat([tables[part]["date"] for part in TABLES]).unique()
     market_data = prices.filter(pl.col("date").is_in(days.implode())).select(list(PRICES_SCHEMA)).sort("date", "symbol")
     contents = {f"{name}.parquet": parquet_bytes([table], {}) for name, table in tables.items()}

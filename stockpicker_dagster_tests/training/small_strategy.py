@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.research.cross_section import Method
 from stockpicker_dagster.research.splits import Split, split
 from stockpicker_dagster.storage.lake import Bundle
 from stockpicker_dagster.training.datasets import LabelRule, build_dataset
@@ -41,5 +42,6 @@ def dataset(
     tested: list[date] = TESTED,
     features: tuple[str, ...] = FEATURES,
     rule: LabelRule = RULE,
+    scaling: Method | None = None,
 ) -> Bundle:
-    return build_dataset(scaled, prices, no_delistings(), purged, tested, features, rule, CALENDAR)
+    return build_dataset(scaled, prices, no_delistings(), purged, tested, features, rule, CALENDAR, "", scaling)

@@ -9,13 +9,18 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.market.prices import PRICES_SCHEMA
+from stockpicker_dagster.research.cross_section import scale
+from stockpicker_dagster.research.labels import forward_returns, transform
+from stockpicker_dagster.research.leaks import LabelLeak, WholeSampleScaling
 from stockpicker_dagster.research.splits import LabelOverlap
 from stockpicker_dagster.storage.lake import Bundle
 from stockpicker_dagster.training.datasets import TABLES, EmptyDataset, read_captions, read_table
+from stockpicker_dagster_tests.research.price_frames import no_delistings
 from stockpicker_dagster_tests.training.small_strategy import (
     CALENDAR,
     FEATURES,
     PRICES,
+    RULE,
     SCALED,
     SESSIONS,
     SPLIT,
@@ -108,3 +113,29 @@ def test_the_data_version_changes_with_the_data(store: Store, change: str, datas
     prices = PRICES.with_columns(pl.when(bump).then(pl.col("open") * 3).otherwise("open").alias("open"))
     other = dataset(scaled) if change == "feature" else dataset(prices=prices)
     assert read_captions(store("other", other))["data_version"] != read_captions(dataset_folder)["data_version"]
+
+
+def test_planted_leaks_are_refused_by_name() -> None:
+    """A label of another session as a feature, a scale over all dates, a label that reaches across the split."""
+    following = {day: CALENDAR.next_session(day) for day in SESSIONS}
+    before = _labels().with_columns(pl.col("date").replace_strict(following, return_dtype=pl.Date))
+    leaking = (
+        SCALED.drop("one").join(before, on=["symbol", "date"], how="left").with_columns(pl.col("one").fill_null(0.0))
+    )
+    with pytest.raises(LabelLeak, match="label leak: feature 'one' is the label of 1 session before"):
+        dataset(leaking)
+    assert "train.parquet" in dataset(scale(SCALED, FEATURES), scaling="standard").files
+    drifting = SCALED.with_columns(pl.col("one") + pl.col("date").rank("dense").cast(pl.Float32) / 50)
+    over_all = drifting.with_columns((pl.col("one") - pl.col("one").mean()) / pl.col("one").std())
+    with pytest.raises(WholeSampleScaling, match="whole-sample scaling: feature 'one'"):
+        dataset(over_all.with_columns(scale(SCALED, FEATURES)["two"]), scaling="standard")
+    unpurged = replace(SPLIT, train=tuple(SESSIONS[: SESSIONS.index(SPLIT.validation[0])]))
+    with pytest.raises(LabelOverlap, match="label overlap: 6 training sessions"):
+        dataset(purged=unpurged)
+
+
+def _labels() -> pl.DataFrame:
+    """What is learned on each day, under the name of a feature."""
+    returns = forward_returns(PRICES, no_delistings(), CALENDAR, RULE.horizon_days)
+    labels = transform(returns, SCALED.select("symbol", "date"), "rank")
+    return labels.select("symbol", "date", one=pl.col("label").cast(pl.Float32))

@@ -91,48 +91,88 @@ class Characteristic:
 
 
 @dataclass(frozen=True)
+class Interaction:
+    """Two characteristics, by name, whose product predicts: `coefficient` is per product of their standard scores.
+
+    No weighted sum of the two can see it.
+    """
+
+    first: str
+    second: str
+    coefficient: float
+
+
+@dataclass(frozen=True)
 class PlantedAlpha:
-    """What is predictable in the simulated market, exactly: nothing else is.
+    """What is predictable in a simulated market, exactly: nothing else is.
 
     The expected own return of session t + 1 is the sum of coefficient x z over the characteristics, where z is the
     cross-sectional standard score after the close of t among listed stocks, clipped at 3 (0 where the history is too
-    short). `expected_returns` of the market evaluates it. Market, sector and style factors pay no premium but the
-    market's drift.
+    short), plus that of coefficient x z1 x z2 over the interactions. `expected_returns` of the market evaluates it.
+    Market, sector and style factors pay no premium but the market's drift, `market_drift` a session.
     """
 
     characteristics: tuple[Characteristic, ...]
+    interactions: tuple[Interaction, ...] = ()
+    market_drift: float = _MARKET_DRIFT
+
+    def __post_init__(self) -> None:
+        """Raises `InvalidInput` for a characteristic that the market does not know."""
+        names = [each.name for each in self.characteristics]
+        names += [name for each in self.interactions for name in (each.first, each.second)]
+        if unknown := sorted(set(names) - set(CHARACTERISTICS)):
+            raise InvalidInput(f"characteristics {unknown} are unknown; known: {', '.join(CHARACTERISTICS)}")
 
     @property
     def daily_spread(self) -> float:
         """Cross-sectional standard deviation of expected returns per session, were characteristics uncorrelated."""
-        return float(np.sqrt(sum(characteristic.coefficient**2 for characteristic in self.characteristics)))
+        sizes = [each.coefficient for each in self.characteristics] + [each.coefficient for each in self.interactions]
+        return float(np.sqrt(sum(size**2 for size in sizes)))
 
     def __str__(self) -> str:
-        parts = "; ".join(
+        parts = [
             f"{1e4 * characteristic.coefficient:+.1f} bp x {characteristic.name} ({characteristic.formula})"
             for characteristic in self.characteristics
-        )
-        return f"expected own return of the next session, per standard deviation: {parts}; about {self._in_words()}"
+        ]
+        parts += [f"{1e4 * each.coefficient:+.1f} bp x {each.first} x {each.second}" for each in self.interactions]
+        told = "; ".join(parts) or "nothing"
+        return f"expected own return of the next session, per standard deviation: {told}; about {self._in_words()}"
 
     def _in_words(self) -> str:
         return f"{1e4 * self.daily_spread:.1f} bp a session between an average stock and one a deviation better"
 
 
-PLANTED_ALPHA = PlantedAlpha(
-    (
-        Characteristic("reversal", "log total return over 5 sessions", -3.0e-4),
-        Characteristic("momentum", "log total return from 252 to 21 sessions ago", 3.5e-4),
-        Characteristic("volatility", "standard deviation of daily log total returns over 60 sessions", -2.5e-4),
-    )
-)
+CHARACTERISTICS = {
+    "reversal": "log total return over 5 sessions",
+    "momentum": "log total return from 252 to 21 sessions ago",
+    "volatility": "standard deviation of daily log total returns over 60 sessions",
+}
+"""The characteristics that returns can be made to follow, by name, with their formulas."""
 _REVERSAL, _MOMENTUM, _SKIP, _VOLATILITY = 5, 252, 21, 60
+
+
+def planted(market_drift: float = _MARKET_DRIFT, **coefficients: float) -> PlantedAlpha:
+    """An alpha of so much of each characteristic, such as `planted(reversal=-3e-4)`; of none of them, there is none."""
+    characteristics = tuple(
+        Characteristic(name, CHARACTERISTICS.get(name, ""), coefficient) for name, coefficient in coefficients.items()
+    )
+    return PlantedAlpha(characteristics, market_drift=market_drift)
+
+
+PLANTED_ALPHA = planted(reversal=-3.0e-4, momentum=3.5e-4, volatility=-2.5e-4)
+"""That of every simulated market, unless it is given another."""
+NONLINEAR_ALPHA = PlantedAlpha((), (Interaction("reversal", "volatility", -5.0e-4),))
+"""Stocks that fell rebound where they are volatile, and go on falling where they are calm: a line sees nothing."""
+NO_ALPHA = planted(market_drift=0.0)
+"""Nothing at all can be predicted, and no stock earns more than another for carrying more of the market."""
 
 
 class SimulatedMarket:
     """A price source that invents its prices; the same arguments give the same market, whenever they are asked.
 
-    `start` is the first session, `stocks` how many are listed at a time, about; `seed` fixes everything. Symbols are
-    `SIM001`, `SIM002`, ..., in order of listing. Prices are as traded, in cents; volume is in whole shares.
+    `start` is the first session, `stocks` how many are listed at a time, about; `seed` fixes everything but what is
+    planted, `alpha`. Symbols are `SIM001`, `SIM002`, ..., in order of listing. Prices are as traded, in cents; volume
+    is in whole shares.
     """
 
     kind = "simulated"
@@ -140,7 +180,12 @@ class SimulatedMarket:
     caveat: str | None = CAVEAT
 
     def __init__(
-        self, name: str = "simulated", start: date = date(2020, 11, 2), stocks: int = 100, seed: int = 7
+        self,
+        name: str = "simulated",
+        start: date = date(2020, 11, 2),
+        stocks: int = 100,
+        seed: int = 7,
+        alpha: PlantedAlpha = PLANTED_ALPHA,
     ) -> None:
         if not trading_calendar(CALENDAR).is_session(start):
             raise InvalidInput(
@@ -155,7 +200,7 @@ class SimulatedMarket:
         self.start = start
         self.stocks = stocks
         self.seed = seed
-        self._simulation = _Simulation(start, stocks, seed)
+        self._simulation = _Simulation(start, stocks, seed, alpha)
 
     def __repr__(self) -> str:
         return f"SimulatedMarket({self.name!r}, start={self.start}, stocks={self.stocks}, seed={self.seed})"
@@ -203,7 +248,7 @@ class SimulatedMarket:
 
     def planted_alpha(self) -> PlantedAlpha:
         """What is predictable in this market, and its true size."""
-        return PLANTED_ALPHA
+        return self._simulation.planted
 
     def expected_returns(self, session: date) -> dict[str, float]:
         """The predictable part of each listed stock's return of the next session, known after the close of `session`.
@@ -314,6 +359,7 @@ class _Simulation:
     start: date
     slots: int
     seed: int
+    planted: PlantedAlpha
     days: list[_Day] = field(default_factory=list)
     listed: list[_Stock] = field(default_factory=list)
 
@@ -457,7 +503,7 @@ class _Simulation:
         parts = []
         for share, factor, surprise in zip((_OVERNIGHT, 1.0 - _OVERNIGHT), factors, own, strict=True):
             factor_returns = _FACTOR_VOLATILITIES * np.sqrt(self._factor_variance) * factor
-            factor_returns[0] += share * _MARKET_DRIFT
+            factor_returns[0] += share * self.planted.market_drift
             common = (self._betas * factor_returns).sum(axis=1)
             own_return = self._volatility * np.sqrt(self._variance) * surprise
             parts.append(np.clip(common + own_return + share * self._alpha, _FLOOR, _CEILING))
@@ -472,14 +518,17 @@ class _Simulation:
         self._history[:-1] = self._history[1:]
         self._history[-1] += growth
         history = self._history
-        characteristics = (
-            history[-1] - history[-1 - _REVERSAL],
-            history[-1 - _SKIP] - history[-1 - _MOMENTUM],
-            np.diff(history[-1 - _VOLATILITY :], axis=0).std(axis=0),
-        )
+        figures = {
+            "reversal": history[-1] - history[-1 - _REVERSAL],
+            "momentum": history[-1 - _SKIP] - history[-1 - _MOMENTUM],
+            "volatility": np.diff(history[-1 - _VOLATILITY :], axis=0).std(axis=0),
+        }
+        scores = {name: _standard_score(np.where(occupied, values, np.nan)) for name, values in figures.items()}
         self._alpha = np.zeros(self.slots)
-        for characteristic, values in zip(PLANTED_ALPHA.characteristics, characteristics, strict=True):
-            self._alpha += characteristic.coefficient * _standard_score(np.where(occupied, values, np.nan))
+        for characteristic in self.planted.characteristics:
+            self._alpha += characteristic.coefficient * scores[characteristic.name]
+        for pair in self.planted.interactions:
+            self._alpha += pair.coefficient * scores[pair.first] * scores[pair.second]
 
     def _declare_dividends(self, index: int, session: date, traded: NDArray[np.bool_]) -> None:
         for slot in np.flatnonzero(traded & (self._dividend_index == _NEVER)):
