@@ -248,6 +248,16 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("backtest.rebalance_offset", {"rebalance": 5, "rebalance_offset": 5}, ["5", "allowed: 0 to 4"]),
     ("backtest.rebalance", {"rebalance": 1}, ["1 is not allowed", "'monthly', or a number of sessions from 2 to 252"]),
     ("backtest.neutral", {"neutral": "beta", "short": 0}, ["'beta'", "short is 0"]),
+    ("backtest.neutral", {"neutral": "exposures"}, ["exposures []", "[market, sector]"]),
+    ("backtest.exposures", {"exposures": ["market"]}, ["'dollar' with exposures", "none with any other"]),
+    ("backtest.exposures", {"exposures": ["market", "market"]}, ["name one thing twice"]),
+    ("backtest.volatility_target", {"volatility_target": 0}, ["0", "greater than 0"]),
+    ("backtest.borrow_bps_by_name", {"borrow_bps_by_name": {"GME": -1}}, ["the fee of GME is -1", "0 to 1000000"]),
+    (
+        "backtest",
+        {"neutral": "exposures", "exposures": ["momentun"]},
+        ["'momentun'", "no feature of the strategy; known: market, sector"],
+    ),
     ("backtest.hold_band", {"hold_band": 0.5}, ["0.5", "greater than or equal to 1"]),
     ("backtest.rebalance_offset", {"rebalance_offset": 5}, ["5 is no weekday", "4 is Friday"]),
     ("backtest.rebalance_offset", {"rebalance": "daily", "rebalance_offset": 1}, ["1", "leave it out"]),
@@ -334,7 +344,7 @@ def test_every_field_says_what_it_means() -> None:
 def test_the_refusals_cover_every_field() -> None:
     """A field whose every value is allowed needs no refusal; there is none but those named here."""
     tried = {re.sub(r"\.\d+$", "", place) for place, *_ in REFUSED}
-    groups = {"features", "label", "scaling", "algorithm", "training", "backtest", "reference", "trading"}
+    groups = {"features", "label", "scaling", "algorithm", "training", "reference", "trading"}
     groups |= {"trading.limits"}
     assert {place for place, _ in _every_field()} - tried == groups
 

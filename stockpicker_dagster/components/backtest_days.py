@@ -10,7 +10,7 @@ from datetime import date
 
 import polars as pl
 
-from stockpicker_dagster.components.sectors import book_sectors
+from stockpicker_dagster.components.book_traits import book_sectors, book_styles, borrow_fees, styles_table
 from stockpicker_dagster.evaluation.carried_books import Origins, carried_books, keep_books
 from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA, run_days
 from stockpicker_dagster.storage.lake import Lake
@@ -38,7 +38,8 @@ def make_backtest_days(name: str, form: StrategyForm, lake: Lake, days: Sequence
     prices, delistings = f"{form.prices.key}/prices", f"{form.prices.key}/delistings"
     history = [day for day in calendar.sessions(form.prices.start, days[-1]) if day < served[0]]
     earlier = history[-rules.look_back :] if rules.look_back else []
-    origins = Origins(lake, form.definition("backtest_metrics"), (predictions, prices), [*earlier, *served])
+    inputs = (predictions, prices, *([styles_table(name)] if rules.styles else []))
+    origins = Origins(lake, form.definition("backtest_metrics"), inputs, [*earlier, *served])
 
     before = [day for day in served if day < days[0]]
     books = carried_books(lake, table, before[-1], origins) if before else None
@@ -58,6 +59,8 @@ def make_backtest_days(name: str, form: StrategyForm, lake: Lake, days: Sequence
         look_back=look_back,
         resume_from=books,
         sectors=book_sectors(form, lake, sessions),
+        borrow_rates=borrow_fees(form),
+        styles=book_styles(name, form, lake, sessions),
     )
     # An earlier day that is made again leaves the newest books, from which the next session goes on.
     if not any(day > days[-1] for day in lake.days(table)):

@@ -25,7 +25,7 @@ from stockpicker_dagster.components.metadata import (
     row_counts,
 )
 from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
-from stockpicker_dagster.components.sectors import book_sectors
+from stockpicker_dagster.components.plans import make_plans
 from stockpicker_dagster.components.training_runs import train_periods
 from stockpicker_dagster.compute.resource import Computing
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
@@ -37,8 +37,7 @@ from stockpicker_dagster.research.backtest.days import BACKTEST_SCHEMA, summariz
 from stockpicker_dagster.research.cross_section import scale_at
 from stockpicker_dagster.research.exposures import sessions_needed, size_and_beta
 from stockpicker_dagster.research.neutralization import Exposures
-from stockpicker_dagster.research.plan import PLAN_SCHEMA, plan_rebalance
-from stockpicker_dagster.research.rebalancing import rebalance_days
+from stockpicker_dagster.research.plan import PLAN_SCHEMA
 from stockpicker_dagster.research.splits import Split
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
@@ -504,7 +503,7 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
     )
     def rebalance_orders(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
         days = sessions_of(context)
-        plan = _plan_table(strategy, deployment, days)
+        plan = make_plans(strategy.name, form, deployment.lake, days)
         outcome = propose_rebalance(deployment, strategy.name, form, days[-1], plan)
         context.log.info(outcome.sentence)
         describe_last(
@@ -522,25 +521,6 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
         )
 
     return rebalance_orders
-
-
-def _plan_table(strategy: _Strategy, deployment: Deployment, days: list[date]) -> pl.DataFrame:
-    rules, lake = strategy.form.backtest.rules(), deployment.lake
-    sessions = strategy.sessions_served(days[-1]) if rules.remembers else days
-    if not sessions:
-        return pl.DataFrame(schema=PLAN_SCHEMA)
-    history = strategy.calendar.sessions(strategy.form.prices.start, sessions[0])[:-1]
-    look_back = history[-rules.look_back :] if rules.look_back else []
-    return plan_rebalance(
-        lake.read(strategy.key("predictions").to_user_string(), sessions),
-        lake.read(strategy.prices_key.to_user_string(), [*look_back, *sessions]),
-        sessions,
-        days,
-        rebalance_days(sessions, rules.rebalance, strategy.calendar, rules.rebalance_offset),
-        rules,
-        look_back=look_back,
-        sectors=book_sectors(strategy.form, lake, sessions),
-    )
 
 
 def _rebalance_approval(strategy: _Strategy) -> dg.AssetSpec:

@@ -37,13 +37,15 @@ def plan_rebalance(
     *,
     look_back: Sequence[date] = (),
     sectors: pl.DataFrame | None = None,
+    styles: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The plans of `days`, in `PLAN_SCHEMA`, sorted by date, then symbol; a day that decides nothing has no rows.
 
     The targets are those of `engine.targets` under the same `rules`. `deciding` says which of `sessions` decide
     (`research.rebalancing`). Where `rules.remembers`, `sessions` begin with the first that has scores, because a target
     follows from the ones before it; otherwise they may be `days` alone. `prices` has the rows of `look_back` (as many
-    sessions as `rules.look_back` before the first, or all there are) and of `sessions`; `sectors` as in `market_data`.
+    sessions as `rules.look_back` before the first, or all there are) and of `sessions`; `sectors` and `styles` as in
+    `market_data`.
     A stock without a close on the day is not planned; a name kept from an earlier decision has a null score and rank if
     it is no longer scored.
     """
@@ -54,7 +56,13 @@ def plan_rebalance(
     no_delistings = pl.DataFrame(schema=DELISTINGS_SCHEMA)
     known = prices.filter(pl.col("date").is_in([*look_back, *sessions]))
     market = market_data(
-        known, no_delistings, sessions, trailing=rules.needs_trailing_risk, look_back=look_back, sectors=sectors
+        known,
+        no_delistings,
+        sessions,
+        trailing=rules.needs_trailing_risk,
+        look_back=look_back,
+        sectors=sectors,
+        styles=styles,
     )
     weights = targets(market.panel(priced, "score"), market, rules, deciding)
     rows = [row for row, session in enumerate(sessions) if session in set(days)]

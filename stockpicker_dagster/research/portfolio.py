@@ -14,7 +14,9 @@ from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.backtest import kernels
 
 Weighting = Literal["equal", "score", "rank", "volatility"]
-Neutrality = Literal["dollar", "beta", "sector"]
+Neutrality = Literal["dollar", "beta", "sector", "exposures"]
+
+SESSIONS_PER_YEAR: Final = 252
 
 _WEIGHTINGS: Final[dict[str, int]] = {
     "equal": kernels.EQUAL,
@@ -26,6 +28,7 @@ _NEUTRALITIES: Final[dict[str, int]] = {
     "dollar": kernels.DOLLAR,
     "beta": kernels.BETA,
     "sector": kernels.SECTOR,
+    "exposures": kernels.EXPOSURES,
 }
 
 
@@ -64,7 +67,7 @@ def target_weights(
     known = np.full((1, names), np.nan) if volatility is None else np.asarray(volatility, dtype=np.float64)
     ranking = rank(panel, np.arange(names), np.ones(1, dtype=np.bool_))
     result = np.zeros((1, names))
-    traits = kernels.Traits(known.reshape(1, names), np.zeros((0, 0)), np.zeros((0, 0), dtype=np.int64), 0)
+    traits = no_traits()._replace(volatility=known.reshape(1, names))
     kernels.plan(ranking, traits, legs, 0, no_positions(1, names, 1, 0.0), result)
     return result[0]
 
@@ -79,6 +82,7 @@ def leg_rule(
     gross: float | None = None,
     max_weight: float | None = None,
     neutral: Neutrality = "dollar",
+    volatility_target: float | None = None,
 ) -> kernels.Legs:
     """How the book is chosen, in the form that the kernels read; the units are those of `engine.Rules`.
 
@@ -101,6 +105,10 @@ def leg_rule(
         raise InvalidInput(f"gross is {gross!r}; give a positive multiple of the equity, such as 2.0")
     if max_weight is not None and not 0.0 < max_weight < np.inf:
         raise InvalidInput(f"max_weight is {max_weight!r}; give a positive fraction of the equity, such as 0.05")
+    if volatility_target is not None and not 0.0 < volatility_target < np.inf:
+        raise InvalidInput(
+            f"volatility_target is {volatility_target!r}; give the standard deviation of a year's return, such as 0.1"
+        )
     each = 1.0 if gross is None else gross / (2.0 if short else 1.0)
     return kernels.Legs(
         *sizes,
@@ -111,7 +119,14 @@ def leg_rule(
         short_gross=each,
         cap=np.inf if max_weight is None else float(max_weight),
         neutral=_NEUTRALITIES[neutral],
+        volatility=np.inf if volatility_target is None else volatility_target / np.sqrt(SESSIONS_PER_YEAR),
     )
+
+
+def no_traits() -> kernels.Traits:
+    """What is known of stocks where the rules ask for nothing but scores."""
+    nothing, nowhere = np.zeros((0, 0)), np.zeros((0, 0), dtype=np.int64)
+    return kernels.Traits(nothing, nothing, nowhere, 0, np.zeros((0, 0, 0)), nothing, 0)
 
 
 def rank(

@@ -44,10 +44,23 @@ class BacktestForm(Form):
         le=252,
         description="Overlapping parts of the book: each decision renews the oldest of so many equal ones.",
     )
-    neutral: Literal["dollar", "beta", "sector"] = Field(
+    neutral: Literal["dollar", "beta", "sector", "exposures"] = Field(
         "dollar",
-        description="What the target balances: both legs' money, their betas of the last 252 sessions, or their money "
-        "within every sector.",
+        description="What the target balances: both legs' money, their betas of the last 252 sessions, their money "
+        "within every sector, or all of `exposures`.",
+    )
+    exposures: list[str] = Field(
+        default_factory=list,
+        max_length=20,
+        description="With neutral `exposures`: `market` (beta), `sector`, and features of the strategy, as scaled; the "
+        "weights change as little as it takes for nothing to be left of any.",
+    )
+    volatility_target: float | None = Field(
+        None,
+        gt=0,
+        le=2,
+        description="Standard deviation of a year's return above which the target is scaled down, by its own last 60 "
+        "sessions; `gross` stays the ceiling (default: no target).",
     )
     gross: float | None = Field(
         None, gt=0, le=10, description="Long plus short, as a multiple of equity (default: 1 for each leg)."
@@ -81,6 +94,10 @@ class BacktestForm(Form):
         le=1_000_000,
         description="The fee for stocks that are hard to borrow, those that trade little (default: one fee for all).",
     )
+    borrow_bps_by_name: dict[str, float] = Field(
+        default_factory=dict,
+        description="The fee of single stocks, bps per year by symbol, before any other.",
+    )
     hard_to_borrow_below: float = Field(
         5_000_000.0,
         gt=0,
@@ -106,6 +123,21 @@ class BacktestForm(Form):
             raise ValueError(f"{value} is neither a number of stocks nor a fraction below 1; write {int(value)} or 0.3")
         return int(value) if value >= 1 or value == 0 else float(value)
 
+    @field_validator("exposures")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"exposures {value} name one thing twice; name each once")
+        return value
+
+    @field_validator("borrow_bps_by_name")
+    @classmethod
+    def _fees(cls, value: dict[str, float]) -> dict[str, float]:
+        for symbol, fee in value.items():
+            if not 0 <= fee <= 1_000_000:
+                raise ValueError(f"the fee of {symbol} is {fee}; give 0 to 1000000 bps per year")
+        return value
+
     @field_validator("rebalance", mode="before")
     @classmethod
     def _word_or_sessions(cls, value: object) -> object:
@@ -119,8 +151,8 @@ class BacktestForm(Form):
         """The same as the back-test takes it."""
         from stockpicker_dagster.research.backtest.engine import Rules
 
-        own = self.model_dump(exclude={"simulations", "seed"})
-        return Rules(**own)
+        own = self.model_dump(exclude={"simulations", "seed", "borrow_bps_by_name", "exposures"})
+        return Rules(**own, exposures=tuple(self.exposures))
 
     def _agree(self) -> None:
         if 0 < self.long < 1 and 0 < self.short < 1 and self.long + self.short > 1:
@@ -131,6 +163,12 @@ class BacktestForm(Form):
             )
         if self.neutral != "dollar" and self.short == 0:
             raise Misfit(f"neutral {self.neutral!r} needs stocks held short, and short is 0", "neutral")
+        if (self.neutral == "exposures") != bool(self.exposures):
+            raise Misfit(
+                f"neutral {self.neutral!r} with exposures {self.exposures}: name at least one with neutral "
+                "'exposures', such as [market, sector], and none with any other",
+                "exposures" if self.exposures else "neutral",
+            )
         if self.rebalance_offset is not None:
             self._check_offset(self.rebalance_offset)
 

@@ -105,7 +105,24 @@ class StrategyForm(Form):
                 self.features.declared().without_price_level().select(self.features.names)
             except InvalidInput as error:
                 raise Misfit(str(error), "features") from error
+        self._check_exposures()
         self._check_history()
+
+    def _check_exposures(self) -> None:
+        features = self.feature_set().names
+        unknown = [name for name in self.backtest.exposures if name not in ("market", "sector", *features)]
+        if unknown:
+            raise Misfit(
+                f"backtest exposures name {unknown[0]!r}, which is no feature of the strategy; known: market, sector, "
+                f"{', '.join(features[:8])}{', ...' if len(features) > 8 else ''}",
+                "backtest",
+            )
+        if "sector" in self.backtest.exposures and not self.universe.says_sectors:
+            raise Misfit(
+                "backtest exposures name the sector, which this universe does not say; take a universe by name or from "
+                "a file with a column sector, or leave it out",
+                "backtest",
+            )
 
     def feature_set(self) -> FeatureSet:
         """The features that the strategy learns from; on split-adjusted prices without those of price level."""
@@ -135,9 +152,11 @@ class StrategyForm(Form):
 
     @property
     def trial_digest(self) -> str:
-        """A digest of what makes the strategy a trial of its own: not how many random books it is held against."""
-        books = {"simulations": 1, "seed": 0}
-        judged_alike = self.model_copy(update={"backtest": self.backtest.model_copy(update=books)})
+        """A digest of what makes the strategy a trial of its own: not how many random books it is held against.
+
+        Which books they are does: who looks for a lucky seed tries something.
+        """
+        judged_alike = self.model_copy(update={"backtest": self.backtest.model_copy(update={"simulations": 1})})
         return judged_alike.definition("backtest_metrics")
 
     @property

@@ -12,7 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stockpicker_dagster.market.calendar import TradingCalendar
-from stockpicker_dagster.research.backtest.signal_study import SignalStudy, cumulative_quantile_returns, signal_study
+from stockpicker_dagster.research.backtest.signal_study import (
+    Sectors,
+    SignalStudy,
+    cumulative_quantile_returns,
+    signal_study,
+)
 from stockpicker_dagster.research.labels import forward_returns
 
 Floats = NDArray[np.float64]
@@ -40,10 +45,12 @@ def signal_of(
     calendar: TradingCalendar,
     sessions: Sequence[date],
     horizon_days: int,
+    sectors: pl.DataFrame | None = None,
 ) -> Signal | None:
     """The signal of `predictions` (`symbol`, `date`, `score`) on `sessions`; None if no return is known yet.
 
     `prices` and `delistings` have the rows of `sessions`, and returns are those known after the close of the last.
+    `sectors` (`symbol`, `date`, `sector`) says in which sector a stock was on the day, null where unknown.
     """
     scored = predictions.select("symbol", "date", "score")
     symbols = scored["symbol"].unique().sort().to_list()
@@ -57,11 +64,21 @@ def signal_of(
         for horizon in horizons
         if len(sessions) >= horizon + 2
     }
-    study = signal_study(_panel(scored, "score", sessions, symbols), returns, sessions)
+    grouped = None if sectors is None else _sectors(sectors, sessions, symbols)
+    study = signal_study(_panel(scored, "score", sessions, symbols), returns, sessions, sectors=grouped)
     own = study.horizons.index(horizon_days)
     if not study.all_stocks[own].quality.days:
         return None
     return Signal(tuple(sessions), study, own, cumulative_quantile_returns(study.daily.quantile_returns[0], 1))
+
+
+def _sectors(sectors: pl.DataFrame, sessions: Sequence[date], symbols: Sequence[str]) -> Sectors | None:
+    known = sectors.drop_nulls("sector")
+    names = known["sector"].unique().sort().to_list()
+    if not names:
+        return None
+    numbered = known.with_columns(place=pl.col("sector").replace_strict(names, list(range(len(names)))))
+    return Sectors(tuple(names), np.nan_to_num(_panel(numbered, "place", sessions, symbols), nan=-1.0).astype(np.int64))
 
 
 def _panel(rows: pl.DataFrame, name: str, sessions: Sequence[date], symbols: Sequence[str]) -> Floats:

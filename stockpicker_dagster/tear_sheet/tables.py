@@ -305,6 +305,12 @@ def signal_rows(study: SignalStudy, own: int) -> list[Row]:
     quality, quantiles = figures.quality, figures.quantile_returns
     horizon = f"{quality.horizon} session{'s' if quality.horizon > 1 else ''}"
     years = {year: each[own].quality for year, each in study.by_year.items()}
+    by_sector = {name: each[own].quality for name, each in study.by_sector.items() if each[own].quality.days}
+    sectors = Row(
+        "Rank IC by sector",
+        ", ".join(f"{name}: {signed(each.mean_rank_ic, 3)}" for name, each in by_sector.items()),
+        "The same among the stocks of one sector alone, over the days on which it has enough of them.",
+    )
     return [
         Row(
             "IC",
@@ -322,6 +328,7 @@ def signal_rows(study: SignalStudy, own: int) -> list[Row]:
             ", ".join(f"{year}: {signed(each.mean_rank_ic, 3)}" for year, each in years.items() if each.days),
             "The mean over the days of each calendar year.",
         ),
+        *([sectors] if by_sector else []),
         Row(
             "Spread of quantiles",
             f"{signed_percent(quantiles.spread, 2)} (t {number(quantiles.spread_t, 1)})",

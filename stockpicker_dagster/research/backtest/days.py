@@ -117,12 +117,14 @@ def run_days(
     resume_from: BookStates | None = None,
     sectors: pl.DataFrame | None = None,
     borrow_rates: pl.DataFrame | None = None,
+    styles: pl.DataFrame | None = None,
 ) -> BacktestRun:
     """The rows of `days` in `BACKTEST_SCHEMA`, and the states to go on from.
 
     `sessions` run from the first that has scores, or the one after `resume_from`, to the last of `days`; the frames
     hold all their rows. `prices` also has those of `look_back`, the last `rules.look_back` sessions right before, or as
-    many as there are. The book starts on the first session; a day before it has no row. The bytes of a row do not
+    many as there are; `sectors`, `borrow_rates` and `styles` are as in
+    `market_data`. The book starts on the first session; a day before it has no row. The bytes of a row do not
     depend on where the run began.
     """
     wanted = set(days)
@@ -141,6 +143,7 @@ def run_days(
             look_back=before,
             sectors=sectors,
             borrow_rates=borrow_rates,
+            styles=styles,
         )
         books, resume_from = run_books(
             _score_panel(predictions, market),

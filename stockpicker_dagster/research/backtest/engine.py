@@ -23,6 +23,7 @@ from stockpicker_dagster.research.portfolio import (
     checked_scores,
     leg_rule,
     no_positions,
+    no_traits,
     rank,
 )
 from stockpicker_dagster.research.rebalancing import RebalanceRule, rebalance_offsets
@@ -64,7 +65,17 @@ class Rules:
     neutral: Neutrality = "dollar"
     """`dollar`: both legs alike. `beta`: legs scaled so that their trailing betas cancel, at the same gross (an unknown
     beta counts as 1; dollar-neutral where a leg's beta is not positive). `sector`: both legs alike within each sector,
-    each as large as its share of the scored names; a sector with too few names for both legs is left out."""
+    each as large as its share of the scored names; a sector with too few names for both legs is left out.
+    `exposures`: weights changed as little as it takes (least squares, each in proportion to its size, none to the other
+    side) for nothing to be left of the sums of weight x exposure; dollar-neutral, too. With `max_weight` the whole book
+    then shrinks until its largest name fits."""
+    exposures: tuple[str, ...] = ()
+    """To what, with neutral `exposures`: `market`, the trailing beta (an unknown one counts as 1); `sector`; and the
+    names of `MarketData.styles` (an unknown one counts as 0)."""
+    volatility_target: float | None = None
+    """The standard deviation of a year's return above which a target is scaled down, by what its weights would have
+    earned on each of the last 60 sessions; `gross` is never exceeded. None, or with fewer than 30 such sessions: no
+    scaling."""
     commission_bps: float = 0.0
     """Basis points of every traded notional."""
     commission_per_share: float = 0.0
@@ -94,6 +105,12 @@ class Rules:
 
     def __post_init__(self) -> None:
         self.legs()
+        _require(
+            (self.neutral == "exposures") == bool(self.exposures),
+            "exposures",
+            self.exposures,
+            f"at least one with neutral 'exposures' and none with any other; neutral is {self.neutral!r}",
+        )
         allowed = rebalance_offsets(self.rebalance)
         if self.rebalance_offset is not None and self.rebalance_offset not in allowed:
             raise InvalidInput(
@@ -136,6 +153,7 @@ class Rules:
             gross=self.gross,
             max_weight=self.max_weight,
             neutral=self.neutral,
+            volatility_target=self.volatility_target,
         )
 
     @property
@@ -152,11 +170,22 @@ class Rules:
     @property
     def look_back(self) -> int:
         """How many sessions before the first the rules want prices of."""
-        if self.neutral == "beta":
+        if self.neutral == "beta" or "market" in self.exposures:
             return BETA_SESSIONS + 1
         tiers = self.hard_to_borrow_bps_per_year is not None
+        recent = self.weights == "volatility" or self.impact_coefficient or tiers or self.volatility_target is not None
         # One more session than returns.
-        return VOLATILITY_SESSIONS + 1 if self.weights == "volatility" or self.impact_coefficient or tiers else 0
+        return VOLATILITY_SESSIONS + 1 if recent else 0
+
+    @property
+    def needs_sectors(self) -> bool:
+        """Whether the market has to come with `MarketData.sector`."""
+        return self.neutral == "sector" or "sector" in self.exposures
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The styles that the market has to come with, in their order."""
+        return tuple(name for name in self.exposures if name not in ("market", "sector"))
 
     @property
     def remembers(self) -> bool:
@@ -354,8 +383,9 @@ def _check_state(market: MarketData, state: BookState | None) -> None:
 def _trailing(market: MarketData, rules: Rules) -> TrailingRisk | None:
     if rules.needs_trailing_risk and market.trailing is None:
         raise InvalidInput(
-            f"weights {rules.weights!r}, neutral {rules.neutral!r}, impact and borrow tiers need trailing risk, and "
-            "the market has none; build it with market_data(..., trailing=True) and the look-back of the rules"
+            f"weights {rules.weights!r}, neutral {rules.neutral!r}, impact, borrow tiers and volatility_target may "
+            "need trailing risk, and the market has none; build it with market_data(..., trailing=True) and the "
+            "look-back of the rules"
         )
     return market.trailing
 
@@ -426,22 +456,37 @@ def _borrow_rates(market: MarketData, rules: Rules, trailing: TrailingRisk | Non
 
 
 def _traits(market: MarketData, rules: Rules, trailing: TrailingRisk | None) -> kernels.Traits:
-    volatility = beta = _NOTHING
-    sector: NDArray[np.int64] = np.zeros((0, 0), dtype=np.int64)
-    sectors = 0
+    traits = no_traits()._replace(sessions=len(market.sessions), exposures=_exposures(market, rules, trailing))
     if rules.weights == "volatility" and trailing is not None:
-        volatility = trailing.volatility[1:]
+        traits = traits._replace(volatility=trailing.volatility[1:])
     if rules.neutral == "beta" and trailing is not None:
-        beta = trailing.beta[1:]
-    if rules.neutral == "sector":
+        traits = traits._replace(beta=trailing.beta[1:])
+    if rules.volatility_target is not None and trailing is not None:
+        traits = traits._replace(returns=np.nan_to_num(trailing.of_symbols, nan=0.0))
+    if rules.needs_sectors:
         names, codes = np.unique(_sectors(market), return_inverse=True)
-        sector, sectors = codes.reshape(market.open.shape).astype(np.int64), len(names)
-    return kernels.Traits(volatility, beta, sector, sectors)
+        traits = traits._replace(sector=codes.reshape(market.open.shape).astype(np.int64), sectors=len(names))
+    return traits
+
+
+def _exposures(market: MarketData, rules: Rules, trailing: TrailingRisk | None) -> Floats:
+    """Market and styles, `(T, N, K)`."""
+    panels = []
+    if "market" in rules.exposures and trailing is not None:
+        panels.append(np.nan_to_num(trailing.beta[1:], nan=1.0))
+    for name in rules.styles:
+        if market.styles is None or name not in market.styles:
+            raise InvalidInput(
+                f"exposures name {name!r}, and the market has no such style; known: market, sector"
+                f"{''.join(f', {known}' for known in market.styles or ())}"
+            )
+        panels.append(np.nan_to_num(market.styles[name], nan=0.0))
+    return np.ascontiguousarray(np.stack(panels, axis=2)) if panels else np.zeros((*market.open.shape, 0))
 
 
 def _sectors(market: MarketData) -> NDArray[np.str_]:
     if market.sector is None:
-        raise InvalidInput("neutral 'sector' needs the sector of every stock, and the market has none")
+        raise InvalidInput("a book neutral to sectors needs the sector of every stock, and the market has none")
     return market.sector
 
 

@@ -41,9 +41,15 @@ BY_VOLATILITY: Final = 3
 DOLLAR: Final = 0
 BETA: Final = 1
 SECTOR: Final = 2
+EXPOSURES: Final = 3
 """What the legs balance; see `portfolio.Neutrality`."""
 
 DAYS_PER_YEAR: Final = 365.0
+VOLATILITY_WINDOW: Final = 60
+"""Sessions whose returns say how volatile a target is."""
+_SMALL: Final = 1e-10
+_NO_WEIGHT: Final = 1e-9
+"""What is left of a weight, as a part of it, that counts as nothing."""
 _WHOLE: Final = 1e-9
 """0.29 of 100 names are 29 names, although 0.29 * 100 is a little less in binary."""
 
@@ -66,6 +72,8 @@ class Legs(NamedTuple):
     cap: float
     """The largest weight of one name within a sleeve, infinite for none."""
     neutral: int
+    volatility: float
+    """The standard deviation of a session's return that a target may have, infinite for any."""
 
 
 class Tape(NamedTuple):
@@ -128,6 +136,12 @@ class Traits(NamedTuple):
     sector: Columns
     """From 0 on."""
     sectors: int
+    exposures: Floats
+    """(T, N, K) market and styles; 0 where unknown."""
+    returns: Floats
+    """(look_back + T, N) of each session, those before the first included; 0 where unknown."""
+    sessions: int
+    """T."""
 
 
 class Terms(NamedTuple):
@@ -429,9 +443,120 @@ def _finish_legs(
             gross = long_gross + short_gross
             long_gross = gross * short_beta / (long_beta + short_beta)
             short_gross = gross * long_beta / (long_beta + short_beta)
+    if legs.neutral == EXPOSURES:
+        weights[longs:both] *= -1.0
+        return _balance(t, legs, traits, both, columns, weights)
     _scale(weights, longs, long_gross, 1.0, legs.cap)
     _scale(weights[longs:], shorts, short_gross, -1.0, legs.cap)
     return both
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _balance(t: int, legs: Legs, traits: Traits, names: int, columns: Places, weights: Floats) -> int:
+    """Change signed weights so that nothing is left of any exposure, and scale them to their gross; return how many.
+
+    Each changes in proportion to its size, by as little as is needed (least squares), and none changes its side: the
+    one that would go furthest is left out, until none would. Where the largest would be above the cap, all shrink.
+    """
+    groups, styles = max(traits.sectors, 1), traits.exposures.shape[2]
+    count = groups + styles
+    matrix, rest, left = np.empty((count, count)), np.empty(count), np.ones(names)
+    changed = True
+    while changed and names > 0:
+        names = _keep_two_sided(t, traits, names, columns, weights)
+        matrix[:], rest[:] = 0.0, 0.0
+        for slot in range(names):
+            group = _group(t, traits, columns[slot])
+            of_stock, weight = traits.exposures[t, columns[slot]], weights[slot]
+            size = abs(weight)
+            matrix[group, group] += size
+            rest[group] += weight
+            for i in range(styles):
+                matrix[groups + i, group] += size * of_stock[i]
+                rest[groups + i] += weight * of_stock[i]
+                for j in range(i + 1):
+                    matrix[groups + i, groups + j] += size * of_stock[i] * of_stock[j]
+        _solve(matrix, rest)
+        least = np.inf
+        for slot in range(names):
+            left[slot] = 1.0 - np.sign(weights[slot]) * _explained(t, traits, rest, columns[slot])
+            least = min(least, left[slot])
+        changed = least <= _NO_WEIGHT
+        if changed:
+            # The first of those that go equally far, whatever the last digits say.
+            worst = 0
+            while left[worst] > least + _NO_WEIGHT:
+                worst += 1
+            names -= 1
+            for slot in range(worst, names):
+                columns[slot], weights[slot] = columns[slot + 1], weights[slot + 1]
+    for slot in range(names):
+        weights[slot] *= left[slot]
+    gross, largest = 0.0, 0.0
+    for slot in range(names):
+        gross += abs(weights[slot])
+        largest = max(largest, abs(weights[slot]))
+    if names > 0:
+        weights[:names] *= min((legs.long_gross + legs.short_gross) / gross, legs.cap / largest)
+    return names
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _keep_two_sided(t: int, traits: Traits, names: int, columns: Places, weights: Floats) -> int:
+    """Leave out names without a weight and those of a sector with one side alone, which nothing could balance; return
+    how many are left.
+    """
+    sides = np.zeros((max(traits.sectors, 1), 2), dtype=np.bool_)
+    for slot in range(names):
+        if weights[slot] != 0.0:
+            sides[_group(t, traits, columns[slot]), int(weights[slot] > 0.0)] = True
+    kept = 0
+    for slot in range(names):
+        if weights[slot] != 0.0 and sides[_group(t, traits, columns[slot])].all():
+            columns[kept], weights[kept] = columns[slot], weights[slot]
+            kept += 1
+    return kept
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _group(t: int, traits: Traits, column: int) -> int:
+    """The sector of a stock; 0 where the rules know of none."""
+    return traits.sector[t, column] if traits.sectors > 0 else 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _explained(t: int, traits: Traits, slopes: Floats, column: int) -> float:
+    """What sector (or constant) and exposures of a stock come to, each times its slope."""
+    groups = max(traits.sectors, 1)
+    total = slopes[_group(t, traits, column)]
+    for i in range(traits.exposures.shape[2]):
+        total += slopes[groups + i] * traits.exposures[t, column, i]
+    return total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _solve(matrix: Floats, values: Floats) -> None:
+    """Solve a symmetric system in place, given by its lower half (Cholesky); what nothing is known of becomes 0."""
+    count = len(values)
+    for i in range(count):
+        whole = matrix[i, i]
+        for j in range(i + 1):
+            left = matrix[i, j]
+            for k in range(j):
+                left -= matrix[i, k] * matrix[j, k]
+            if j < i:
+                matrix[i, j] = left / matrix[j, j] if matrix[j, j] > 0.0 else 0.0
+            else:
+                # A direction that the ones before it already span.
+                matrix[i, i] = np.sqrt(left) if left > _SMALL * whole else 0.0
+    for i in range(count):
+        for k in range(i):
+            values[i] -= matrix[i, k] * values[k]
+        values[i] = values[i] / matrix[i, i] if matrix[i, i] > 0.0 else 0.0
+    for i in range(count - 1, -1, -1):
+        for k in range(i + 1, count):
+            values[i] -= matrix[k, i] * values[k]
+        values[i] = values[i] / matrix[i, i] if matrix[i, i] > 0.0 else 0.0
 
 
 # ---- what is shared by all books ------------------------------------------------------------------------------------
@@ -730,10 +855,14 @@ def _renew(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _goal(decisions: int, legs: Legs, scratch: Scratch, books: Books, b: int) -> tuple[int, Places, Floats]:
-    """What book b trades to after so many decisions, the mean of its sleeves: how many names, which, and weights."""
+def _goal(
+    t: int, decisions: int, legs: Legs, traits: Traits, scratch: Scratch, books: Books, b: int
+) -> tuple[int, Places, Floats]:
+    """What book b trades to after so many decisions, the last of them after the close of t: how many names, which, and
+    their weights, the mean of its sleeves, scaled down to the volatility allowed.
+    """
     targets, columns, weights = books.targets[b], books.target_columns[b], books.target_weights[b]
-    if legs.sleeves == 1:
+    if legs.sleeves == 1 and legs.volatility == np.inf:
         return targets[0], columns[0], weights[0]
     count = 0
     for age in range(legs.sleeves):
@@ -750,7 +879,33 @@ def _goal(decisions: int, legs: Legs, scratch: Scratch, books: Books, b: int) ->
         column = scratch.goal_columns[slot]
         scratch.goal_weights[slot] = scratch.target[column]
         scratch.target[column], scratch.sides[column] = 0.0, 0
+    if legs.volatility < np.inf:
+        deviation = _deviation(t, traits, count, scratch.goal_columns, scratch.goal_weights)
+        if deviation > legs.volatility:
+            scratch.goal_weights[:count] *= legs.volatility / deviation
     return count, scratch.goal_columns, scratch.goal_weights
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _deviation(t: int, traits: Traits, count: int, columns: Places, weights: Floats) -> float:
+    """The standard deviation (ddof 1) that these weights would have had over the last sessions up to t; 0 where there
+    are fewer than half of them.
+    """
+    last = len(traits.returns) - traits.sessions + t
+    # The first row has no session before it.
+    sessions = min(VOLATILITY_WINDOW, last)
+    if 2 * sessions < VOLATILITY_WINDOW:
+        return 0.0
+    total, squares = 0.0, 0.0
+    earned = np.zeros(sessions)
+    for place in range(sessions):
+        row = traits.returns[last - sessions + 1 + place]
+        for slot in range(count):
+            earned[place] += weights[slot] * row[columns[slot]]
+        total += earned[place]
+    for place in range(sessions):
+        squares += (earned[place] - total / sessions) ** 2
+    return np.sqrt(squares / (sessions - 1))
 
 
 # ---- a block of books -----------------------------------------------------------------------------------------------
@@ -1042,13 +1197,13 @@ def _keep(t: int, before: float, terms: Terms, books: Books, block: Block, ledge
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _aim(decisions: int, legs: Legs, scratch: Scratch, books: Books, block: Block) -> None:
-    """Lay out what every book trades to after so many decisions."""
+def _aim(t: int, decisions: int, legs: Legs, traits: Traits, scratch: Scratch, books: Books, block: Block) -> None:
+    """Lay out what every book trades to after so many decisions, the last of them after the close of t."""
     one = block.image.shape[1] == 1
     for b in range(len(books.cash)):
         if not books.gone[b]:
             row_of = block.row_of[0 if one else b]
-            goals, columns, weights = _goal(decisions, legs, scratch, books, b)
+            goals, columns, weights = _goal(t, decisions, legs, traits, scratch, books, b)
             for slot in range(goals):
                 row = row_of[columns[slot]]
                 block.target[row, b] = weights[slot]
@@ -1062,6 +1217,7 @@ def _all_alike(t: int, mode: int, ranking: Ranking, legs: Legs) -> bool:
     They do if every stock ever scored is scored today, and nothing but the scores decides.
     """
     plain = legs.weighting != BY_VOLATILITY and legs.neutral == DOLLAR and legs.hold_band == 1.0 and legs.sleeves == 1
+    plain = plain and legs.volatility == np.inf
     return mode == PERMUTED and plain and ranking.scored[t] == ranking.appeared[t]
 
 
@@ -1120,7 +1276,7 @@ def simulate(
         if t == 0:
             _load(block, books)
             if tape.traded_before:
-                _aim(decisions, legs, scratch, books, block)
+                _aim(-1, decisions, legs, traits, scratch, books, block)
         before = books.equity[0]
         _advance(t, tape, terms, books, block, ranking.decision[t - 1] if t > 0 else tape.traded_before, scratch, day)
         _record(t, slot, terms, books, block, records, day)
@@ -1139,7 +1295,7 @@ def simulate(
                         book_key(seed, first_book + b), decisions, scratch, books.targets[b], books.target_columns[b],
                         books.target_weights[b],
                     )  # fmt: skip
-            _aim(decisions + 1, legs, scratch, books, block)
+            _aim(t, decisions + 1, legs, traits, scratch, books, block)
         decisions += 1
     _store(block, books)
 
@@ -1167,6 +1323,6 @@ def plan(ranking: Ranking, traits: Traits, legs: Legs, decisions: int, books: Bo
                 books.targets[0], books.target_columns[0], books.target_weights[0],
             )  # fmt: skip
             decisions += 1
-            goals, goal_columns, goal_weights = _goal(decisions, legs, scratch, books, 0)
+            goals, goal_columns, goal_weights = _goal(t, decisions, legs, traits, scratch, books, 0)
             for slot in range(goals):
                 weights[t, goal_columns[slot]] = goal_weights[slot]

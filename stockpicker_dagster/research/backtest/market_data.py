@@ -4,7 +4,7 @@ Nothing is filled in here and nothing adjusted: what happened on a session witho
 The columns are in an order that never changes when later sessions bring new symbols.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -53,6 +53,8 @@ class MarketData:
     """The sector of the day, '' where unknown; None where no sectors were given."""
     borrow_rate: NDArray[np.float64] | None = None
     """The fee of borrowing a stock, a fraction per year, as listed on that day; NaN where not listed."""
+    styles: Mapping[str, NDArray[np.float64]] | None = None
+    """What stocks are exposed to, by name, known after each close; NaN where unknown. None where not given."""
 
     @cached_property
     def by_name(self) -> NDArray[np.int64]:
@@ -83,13 +85,15 @@ def market_data(
     look_back: Sequence[date] = (),
     sectors: pl.DataFrame | None = None,
     borrow_rates: pl.DataFrame | None = None,
+    styles: pl.DataFrame | None = None,
 ) -> MarketData:
     """The matrices of `prices` (`market.prices.PRICES_SCHEMA`) and `delistings` on ascending `sessions`.
 
     `known` are the symbols of a `BookState` to go on from: they keep their columns. `trailing` asks for
     `TrailingRisk`; rows on `look_back`, the sessions right before the first, serve it alone. `sectors` has `symbol`,
     `date` and `sector`; `borrow_rates` has `symbol`, `date` and `bps_per_year`, each row valid from its date until
-    the symbol's next one (null: listed no more). A delisting of a symbol without a price in the range, or effective
+    the symbol's next one (null: listed no more); `styles` has `symbol`, `date` and a column a style.
+    A delisting of a symbol without a price in the range, or effective
     outside it, concerns no position and is left out. Raises `InvalidInput` for a price row on another day, a
     duplicate row, a price that is not positive, or an event that is null or out of its range.
     """
@@ -119,6 +123,7 @@ def market_data(
         trailing=trailing_risk(prices, look_back, sessions, symbols) if trailing else None,
         sector=None if sectors is None else _sectors(sectors, sessions, symbols),
         borrow_rate=None if borrow_rates is None else _borrow_rates(borrow_rates, sessions, symbols),
+        styles=None if styles is None else _styles(styles, sessions, symbols),
     )
 
 
@@ -210,6 +215,15 @@ def _sectors(sectors: pl.DataFrame, sessions: Sequence[date], symbols: Sequence[
     values = np.full(places.shape, "", dtype=f"<U{max([1, *names.str.len_chars().to_list()])}")
     values[places.rows, places.columns] = names.to_numpy()
     return values
+
+
+def _styles(
+    styles: pl.DataFrame, sessions: Sequence[date], symbols: Sequence[str]
+) -> Mapping[str, NDArray[np.float64]]:
+    """A row of a symbol or day that the market lacks concerns nothing here."""
+    there = styles.filter(pl.col("symbol").is_in(list(symbols)) & pl.col("date").is_in(list(sessions)))
+    places = _Places(sessions, symbols, there, "styles")
+    return {name: places.matrix(there, name, np.nan) for name in styles.columns if name not in ("symbol", "date")}
 
 
 def _borrow_rates(rates: pl.DataFrame, sessions: Sequence[date], symbols: Sequence[str]) -> NDArray[np.float64]:

@@ -53,6 +53,11 @@ class TrailingRisk:
         """The mean of close x volume over those of the last 20 sessions that have a row, in currency per day."""
         return self._of(_means(self.traded, self.look_back, DOLLAR_VOLUME_SESSIONS))
 
+    @property
+    def of_symbols(self) -> Floats:
+        """(look_back + T, N) the returns of `symbols`."""
+        return self._of(self.returns)
+
     def _of(self, figures: Floats) -> Floats:
         chosen = np.full((len(figures), len(self.columns)), np.nan)
         there = self.columns >= 0

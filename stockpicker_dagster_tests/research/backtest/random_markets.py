@@ -30,6 +30,8 @@ class World:
     """`symbol`, `date`, `sector` of every symbol on every session; some unknown, some that change."""
     borrow_rates: pl.DataFrame
     """`symbol`, `date`, `bps_per_year`, as `market_data` takes them."""
+    styles: pl.DataFrame
+    """`symbol`, `date`, `size` and `value` of most symbols on most sessions."""
 
     def until(self, count: int) -> "World":
         """The world as it was known after the close of session number `count - 1`."""
@@ -41,6 +43,7 @@ class World:
             self.scores.filter(known),
             self.sectors.filter(known),
             self.borrow_rates.filter(known),
+            self.styles.filter(known),
         )
 
     def market(self) -> MarketData:
@@ -56,6 +59,7 @@ class World:
             trailing=True,
             sectors=self.sectors,
             borrow_rates=self.borrow_rates,
+            styles=self.styles,
         )
 
     def panel(self, market: MarketData) -> np.ndarray:
@@ -93,6 +97,13 @@ def random_world(seed: int, sessions: int = 60, names: int = 8) -> World:
         for symbol in symbols[::3]
         for _ in range(2)
     ]
+    draw = np.random.default_rng([seed, 1])
+    styles = [
+        (symbol, day, float(draw.normal()), float(draw.normal()) if draw.random() < 0.9 else None)
+        for symbol in symbols
+        for day in days
+        if draw.random() < 0.95
+    ]
     return World(
         days,
         pl.concat(stocks).sort("date", "symbol"),
@@ -102,6 +113,11 @@ def random_world(seed: int, sessions: int = 60, names: int = 8) -> World:
         pl.DataFrame(
             rates, schema={"symbol": pl.String, "date": pl.Date, "bps_per_year": pl.Float64}, orient="row"
         ).unique(["symbol", "date"], keep="first", maintain_order=True),
+        pl.DataFrame(
+            styles,
+            schema={"symbol": pl.String, "date": pl.Date, "size": pl.Float64, "value": pl.Float64},
+            orient="row",
+        ),
     )
 
 

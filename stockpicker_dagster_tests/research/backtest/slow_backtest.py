@@ -64,6 +64,14 @@ class Past:
         present = [value for value in self.traded[symbol][max(0, number - 19) : number + 1] if value is not None]
         return statistics.fmean(present) if len(present) >= 10 else None
 
+    def deviation(self, weights: dict[str, Decimal], number: int) -> float | None:
+        """Of what these weights would have earned on each of the last 60 sessions; a missing return earns nothing."""
+        days = range(max(1, number - 59), number + 1)
+        if len(days) < 30:
+            return None
+        earned = [sum(float(w) * (self.returns[s][n] or 0.0) for s, w in weights.items()) for n in days]
+        return statistics.stdev(earned)
+
     def beta(self, symbol: str, number: int) -> float | None:
         span = range(max(0, number - 251), number + 1)
         pairs = [(self.market[n], self.returns[symbol][n]) for n in span if self.returns[symbol][n] is not None]
@@ -93,6 +101,7 @@ def _slow_backtest(world: World, rules: Rules, listed_fees: bool) -> list[dict[s
     for symbol, day, score in world.scores.iter_rows():
         scores.setdefault(day, {})[symbol] = score
     sectors = {(day, symbol): sector or "" for symbol, day, sector in world.sectors.iter_rows()}
+    styles = {(row["date"], row["symbol"]): row for row in world.styles.iter_rows(named=True)}
     decisive = world.decisions(rules)
     past = Past(world)
 
@@ -138,6 +147,12 @@ def _slow_backtest(world: World, rules: Rules, listed_fees: bool) -> list[dict[s
             for sleeve in sleeves:
                 for symbol, weight in sleeve.items():
                     target[symbol] = target.get(symbol, ZERO) + weight / rules.sleeves
+            if rules.volatility_target is not None:
+                largest = rules.volatility_target / 252**0.5
+                deviation = past.deviation(target, number - 1)
+                target = {
+                    s: weight * _exact(min(1.0, largest / (deviation or largest))) for s, weight in target.items()
+                }
             for symbol in set(shares) | set(target):
                 price = _fill_price(today.get(symbol), rules.fill)
                 if price is None or today[symbol]["volume"] == 0:
@@ -203,7 +218,10 @@ def _slow_backtest(world: World, rules: Rules, listed_fees: bool) -> list[dict[s
         trades = bool(decisive[number])
         if trades:
             last = sleeves.pop(0)
-            sleeves.append(_slow_target(scores.get(day, {}), rules, last, past, number, sectors, day))
+            target = _slow_target(scores.get(day, {}), rules, last, past, number, sectors, day)
+            if rules.neutral == "exposures":
+                target = _balanced(target, rules, past, number, sectors, styles, day)
+            sleeves.append(target)
     return history
 
 
@@ -294,10 +312,60 @@ def _slow_group(
     target: dict[str, Decimal] = {}
     for (side, _), share, size in zip(legs, shares, sizes, strict=True):
         weights = {symbol: value * size for symbol, value in share.items()}
-        if rules.max_weight is not None:
+        if rules.max_weight is not None and rules.neutral != "exposures":
             weights = _capped(weights, _exact(rules.max_weight))
         target |= {symbol: side * weight for symbol, weight in weights.items()}
     return target
+
+
+def _balanced(
+    target: dict[str, Decimal],
+    rules: Rules,
+    past: Past,
+    number: int,
+    sectors: dict[tuple[date, str], str],
+    styles: dict[tuple[date, str], dict[str, float]],
+    day: date,
+) -> dict[str, Decimal]:
+    """The nearest weights that are orthogonal to every exposure, by projection; who changes side most is left out."""
+    weights = {symbol: float(weight) for symbol, weight in target.items() if weight}
+    while weights:
+        sided = {(sectors[day, s] if "sector" in rules.exposures else "", weight > 0) for s, weight in weights.items()}
+        weights = {
+            symbol: weight
+            for symbol, weight in weights.items()
+            if (sectors[day, symbol] if "sector" in rules.exposures else "", weight < 0) in sided
+        }
+        if not weights:
+            break
+        columns = [[1.0] * len(weights)]
+        for name in rules.exposures:
+            if name == "sector":
+                groups = sorted({sectors[day, symbol] for symbol in weights})
+                columns += [[float(sectors[day, symbol] == group) for symbol in weights] for group in groups]
+            elif name == "market":
+                betas = [past.beta(symbol, number) for symbol in weights]
+                columns.append([1.0 if beta is None else beta for beta in betas])
+            else:
+                columns.append([styles.get((day, symbol), {}).get(name) or 0.0 for symbol in weights])
+        root = np.sqrt(np.abs(list(weights.values())))
+        spanned, sizes, _ = np.linalg.svd(np.array(columns).T * root[:, None], full_matrices=False)
+        spanned = spanned[:, sizes > 1e-9 * sizes[0]]
+        signed = root * np.sign(list(weights.values()))
+        changed = root * (signed - spanned @ (spanned.T @ signed))
+        parts = {symbol: value / weights[symbol] for symbol, value in zip(weights, changed, strict=True)}
+        least = min(parts.values())
+        if least > 1e-9:
+            weights = {symbol: weight * parts[symbol] for symbol, weight in weights.items()}
+            break
+        del weights[next(symbol for symbol in parts if parts[symbol] <= least + 1e-9)]
+    if not weights:
+        return {}
+    each = 1.0 if rules.gross is None else rules.gross / 2.0
+    scale = 2.0 * each / sum(abs(value) for value in weights.values())
+    if rules.max_weight is not None:
+        scale = min(scale, rules.max_weight / max(abs(value) for value in weights.values()))
+    return {symbol: _exact(value * scale) for symbol, value in weights.items()}
 
 
 def _leg(best_first: list[str], names: int, others: int, rules: Rules, before: set[str]) -> list[str]:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.research.backtest.book_state import BookState
-from stockpicker_dagster.research.backtest.engine import BookHistory, BookRuined, Rules, run
+from stockpicker_dagster.research.backtest.engine import BookHistory, BookRuined, Rules, run, targets
 from stockpicker_dagster.research.backtest.market_data import MarketData, market_data
+from stockpicker_dagster.research.backtest.trailing_risk import trailing_risk
 from stockpicker_dagster.research.portfolio import target_weights
 from stockpicker_dagster_tests.research.backtest.random_markets import (
     NAN,
@@ -52,6 +53,9 @@ DEMANDING_RULES = [
     Rules(3, 2, "rank", rebalance=3, rebalance_offset=1, sleeves=3, fill="close", gross=1.4, **ALL_COSTS),
     Rules(3, 3, "score", rebalance="daily", neutral="beta", max_weight=0.4, **ALL_COSTS),
     Rules(4, 4, "rank", rebalance=2, neutral="sector", hold_band=2.0, sleeves=2, max_weight=0.3, **ALL_COSTS),
+    Rules(5, 5, neutral="exposures", exposures=("market", "size"), sleeves=2, volatility_target=0.15, **ALL_COSTS),
+    Rules(5, 4, "score", rebalance=2, neutral="exposures", exposures=("sector", "value"), max_weight=0.3, **ALL_COSTS),
+    Rules(3, 3, "rank", rebalance=3, hold_band=1.5, volatility_target=0.1, **ALL_COSTS),
 ]
 """With everything on; only in `World.full_market`."""
 SEEDS = st.integers(0, 10**6)
@@ -89,6 +93,7 @@ def later_part(world: World, rules: Rules, count: int, state: BookState) -> tupl
         look_back=look_back,
         sectors=world.sectors,
         borrow_rates=world.borrow_rates,
+        styles=world.styles,
     )
     scores = market.panel(world.scores.filter(pl.col("date") >= sessions[0]), "score")
     return market, scores, world.decisions(rules)[count:]
@@ -367,6 +372,57 @@ def test_fresh_weights_at_the_open_are_those_of_the_plan() -> None:
             np.testing.assert_allclose(history.weights[t + 1], plan, atol=1e-12)
 
 
+def test_nothing_is_left_of_what_the_book_is_neutral_to() -> None:
+    rng = np.random.default_rng(6)
+    shape = (90, 60)
+    market = quiet_market(20.0 * np.exp(np.cumsum(rng.normal(0, 0.01, shape), axis=0)))
+    styles = {name: rng.normal(size=shape) for name in ("size", "value")}
+    sector = np.broadcast_to(np.array(["a", "b", "c"])[np.arange(60) % 3], shape)
+    market = replace(market, sector=sector, styles=styles)
+    # Scores that lean on both: the plain book is far from neutral.
+    scores = styles["size"] - styles["value"] + rng.normal(size=shape)
+    rules = Rules(20, 20, neutral="exposures", exposures=("sector", "size", "value"))
+    plain, neutral = (targets(scores, market, chosen, np.ones(90, dtype=bool)) for chosen in (Rules(20, 20), rules))
+    for style in styles.values():
+        assert np.abs((plain * style).sum(axis=1)).mean() > 0.5
+        np.testing.assert_allclose((neutral * style).sum(axis=1), 0.0, atol=1e-12)
+    for name in "abc":
+        np.testing.assert_allclose(np.where(sector == name, neutral, 0.0).sum(axis=1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(np.abs(neutral).sum(axis=1), 2.0)
+    assert (np.sign(neutral) == np.sign(plain))[neutral != 0.0].all()
+    assert (neutral != 0.0).sum() > 0.9 * (plain != 0.0).sum()
+
+
+def test_a_book_that_aims_at_a_volatility_has_it_where_the_gross_allows() -> None:
+    rng = np.random.default_rng(7)
+    shape = (800, 40)
+    prices = 20.0 * np.exp(np.cumsum(rng.normal(0, 0.02, shape), axis=0))
+    market = quiet_market(prices)
+    trailing = trailing_risk(
+        pl.DataFrame(
+            {
+                "symbol": np.repeat(market.symbols, 800),
+                "date": list(market.sessions) * 40,
+                "close": prices.T.ravel(),
+                "adjustment": 1.0,
+                "volume": 1.0,
+            }
+        ),
+        [],
+        market.sessions,
+        market.symbols,
+    )
+    market, scores = replace(market, trailing=trailing), rng.normal(size=shape)
+    aimed, plain = (
+        run(scores, market, Rules(10, 10, rebalance="daily", volatility_target=target), np.ones(800, dtype=bool))
+        for target in (0.06, None)
+    )
+    assert plain.net_return[61:].std() * np.sqrt(252) > 0.1
+    assert 0.055 < aimed.net_return[61:].std() * np.sqrt(252) < 0.068
+    np.testing.assert_array_equal(aimed.net_return[:30], plain.net_return[:30])
+    assert (aimed.gross_exposure[61:] < 1.9).all()
+
+
 def test_returns_do_not_depend_on_the_capital() -> None:
     world = random_world(11)
     large, small = (back_test(world, replace(RULES[1], capital=capital)) for capital in (1e9, 1.0))
@@ -400,6 +456,12 @@ def test_open_to_open_returns_belong_to_the_book_bought_at_their_start() -> None
         ({"long": 1, "short": 1, "max_weight": -1.0}, "max_weight is -1.0; give a positive fraction"),
         ({"long": 1, "short": 1, "neutral": "size"}, "neutral 'size' is unknown; known: dollar, beta, sector"),
         ({"long": 1, "short": 0, "neutral": "beta"}, "neutral 'beta' needs a short leg"),
+        ({"long": 1, "short": 1, "neutral": "exposures"}, "exposures is \\(\\); allowed is at least one"),
+        (
+            {"long": 1, "short": 1, "exposures": ("market",)},
+            "allowed is at least one with neutral 'exposures' and none",
+        ),
+        ({"long": 1, "short": 1, "volatility_target": 0.0}, "volatility_target is 0.0; give the standard deviation"),
         ({"long": 1, "short": 1, "commission_per_share": -0.1}, "commission_per_share is -0.1; allowed is 0 or more"),
         ({"long": 1, "short": 1, "impact_coefficient": NAN}, "impact_coefficient is nan; allowed is 0 or more"),
         ({"long": 1, "short": 1, "short_interest_bps_per_year": -1.0}, "short_interest_bps_per_year is -1.0"),
