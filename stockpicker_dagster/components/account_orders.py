@@ -79,7 +79,7 @@ def propose_rebalance(
         return Proposed(None, f"no proposal: {session} is history, the last session stored is {latest}")
     model = _serving_model(lake, strategy, form, session)
     references = _last_prices(lake, prices_table, form.calendar, session, held_symbols(deployment.database, account))
-    references.update(targets.select("symbol", "reference_price").iter_rows())
+    references.update(targets.select("symbol", "reference_price").drop_nulls().iter_rows())
     outcome = propose(
         deployment.database,
         account_id=account,

@@ -15,6 +15,7 @@ import polars as pl
 from stockpicker_dagster.components.feature_view import RECENT, DayFigures
 from stockpicker_dagster.market.quality import Refusal
 from stockpicker_dagster.research.backtest.days import COSTS
+from stockpicker_dagster.storage.lake import describe_days
 
 _SHOWN = 5
 _ENOUGH = 20
@@ -34,7 +35,7 @@ PRICES = (
 )
 FUNDAMENTALS = ("nothing_known_early", "every_company_answered", "every_symbol_asked_for")
 FEATURES = ("finite_or_null", "coverage_holds", "columns_vary")
-SCALED = ("complete_and_finite", "coverage_holds", "columns_vary")
+SCALED = ("complete_and_finite", "coverage_holds", "columns_vary", "past_members_confirmed")
 PREDICTIONS = ("every_member_ranked",)
 BACKTEST = ("equity_adds_up",)
 PLAN = ("legs_balance",)
@@ -42,6 +43,7 @@ _WARNINGS = frozenset(
     {
         "stored_past_confirmed",
         "members_have_prices",
+        "past_members_confirmed",
         "no_empty_sessions",
         "every_company_answered",
         "every_symbol_asked_for",
@@ -104,6 +106,22 @@ def members_have_prices(coverage: Mapping[str, float]) -> dg.AssetCheckResult:
         passed=all(share >= _COVERED for share in coverage.values()),
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"coverage": {name: round(share, 4) for name, share in coverage.items()}},
+    )
+
+
+def past_members_confirmed(universe: str, changed: Sequence[date]) -> dg.AssetCheckResult:
+    """The universe still says of every stored day who was a member; `changed` are the days of which it does not."""
+    return dg.AssetCheckResult(
+        check_name="past_members_confirmed",
+        passed=not changed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "changed_days": len(changed),
+            "what_to_do": f"the list of {universe!r} says otherwise now who was a member on {describe_days(changed)}; "
+            f"what is stored holds the earlier members: `stockpicker run STRATEGY --from {changed[0]}` makes it again"
+            if changed
+            else "nothing",
+        },
     )
 
 
@@ -260,11 +278,14 @@ def equity_adds_up(days: pl.DataFrame) -> dg.AssetCheckResult:
 
 
 def legs_balance(plan: pl.DataFrame, largest_leg: float) -> dg.AssetCheckResult:
-    """Neither leg of a plan weighs more than the rules allow, and every planned stock has a price."""
+    """Neither leg of a plan weighs more than the rules allow, and every stock that was chosen has a price.
+
+    One kept from an earlier decision, which has neither price nor score, waits until it trades again.
+    """
     legs = plan.group_by("date").agg(
         long=pl.col("target_weight").clip(lower_bound=0).sum(),
         short=-pl.col("target_weight").clip(upper_bound=0).sum(),
-        priced=(pl.col("reference_price") > 0).fill_null(False).all(),
+        priced=(pl.col("reference_price") > 0).fill_null(pl.col("score").is_null()).all(),
     )
     limit = largest_leg + 1e-9
     broken = legs.filter((pl.col("long") > limit) | (pl.col("short") > limit) | ~pl.col("priced"))

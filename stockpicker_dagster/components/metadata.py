@@ -111,7 +111,7 @@ def _shares(values: np.ndarray, bins: int = 48) -> np.ndarray:
     if not low < high:
         return np.zeros(bins)
     counts, _ = np.histogram(values, bins=bins, range=(low, high))
-    return counts / counts.max()
+    return counts / max(counts.max(), 1)
 
 
 def equity_plot(

@@ -4,7 +4,7 @@ They are thin: each names what it reads and which room does the work. Arithmetic
 `training`, everything about orders in `trading`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from stockpicker_dagster.research.plan import PLAN_SCHEMA
 from stockpicker_dagster.research.splits import Split
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import UNPARTITIONED
-from stockpicker_dagster.storage.lake import DEFINITION, Bundle, DayTable, Lake
+from stockpicker_dagster.storage.lake import DEFINITION, MEMBERS, Bundle, DayTable, Lake
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.training.container.settings import Settings
 from stockpicker_dagster.training.datasets import LabelRule, build_dataset
@@ -101,10 +101,16 @@ class _Strategy:
             "dagster_type": dg.Any,
         }
 
-    def days_of(self, asset: str, table: pl.DataFrame, made_from: dg.AssetKey) -> DayTable:
-        """A daily table with the definition that its days were made under, and the asset that they were made from."""
+    def days_of(
+        self, asset: str, table: pl.DataFrame, made_from: dg.AssetKey, members: Mapping[date, str] | None = None
+    ) -> DayTable:
+        """A daily table with the definition that its days were made under, and the asset that they were made from.
+
+        `members` digests who was a member on each day.
+        """
         note = {DEFINITION: self.form.definition(asset)}
-        return DayTable(table, note=note, made_from=made_from.to_user_string())
+        of_days = {day: {MEMBERS: digest} for day, digest in (members or {}).items()}
+        return DayTable(table, note=note, day_notes=of_days, made_from=made_from.to_user_string())
 
     def definition(self, asset: str, period: str, lake: Lake) -> str:
         """The definition of a period's dataset or model, and of the decisions about prices that it was made under."""
@@ -185,17 +191,30 @@ def _scaled_features(strategy: _Strategy) -> dg.AssetsDefinition:
                 **view.metadata(),
             },
         )
+        listed = {} if form.universe.needs_prices else universe.digests(days)
         return dg.MaterializeResult(
-            value=strategy.days_of("scaled_features", table, strategy.features_key),
+            value=strategy.days_of("scaled_features", table, strategy.features_key, listed),
             metadata=row_counts(context, table, days),
             check_results=[
                 checks.complete_and_finite(table, strategy.features),
                 checks.coverage_holds(raw, days),
                 checks.columns_vary(view.figures.counting(raw), days, raw),
+                checks.past_members_confirmed(universe.name, _days_of_other_members(strategy, lake, days)),
             ],
         )
 
     return scaled_features
+
+
+def _days_of_other_members(strategy: _Strategy, lake: Lake, days: Sequence[date]) -> list[date]:
+    """The stored days, but for `days`, of which the universe's list says otherwise now who was a member."""
+    form, stored = strategy.form, lake.notes(strategy.key("scaled_features").to_user_string())
+    noted = {day: note[MEMBERS] for day, note in stored.items() if MEMBERS in note and day not in set(days)}
+    if not noted or form.universe.needs_prices:
+        return []
+    span = (min(noted), max(noted))
+    now = form.universe.build(form.prices.build(), span, lake, strategy.calendar).digests(list(noted))
+    return [day for day, digest in noted.items() if now[day] != digest]
 
 
 def _looked_at(

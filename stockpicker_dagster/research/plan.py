@@ -24,7 +24,8 @@ PLAN_SCHEMA: dict[str, pl.DataType] = {
     "model_id": pl.String(),
 }
 """One row per stock to be held. target_weight: fraction of equity, negative when short; by default the long leg sums to
-1, the short one to -1; reference_price: the close of `date`, in currency as traded. Known after the close of `date`."""
+1, the short one to -1; reference_price: the close of `date`, in currency as traded, null where a name that is kept from
+an earlier decision did not trade. Known after the close of `date`."""
 
 
 def plan_rebalance(
@@ -46,8 +47,8 @@ def plan_rebalance(
     follows from the ones before it; otherwise they may be `days` alone. `prices` has the rows of `look_back` (as many
     sessions as `rules.look_back` before the first, or all there are) and of `sessions`; `sectors` and `styles` as in
     `market_data`.
-    A stock without a close on the day is not planned; a name kept from an earlier decision has a null score and rank if
-    it is no longer scored.
+    A stock without a close on the day is not chosen; a name kept from an earlier decision stays, with a null reference
+    price if it did not trade, and a null score and rank if it is no longer scored.
     """
     current = prices.filter(pl.col("date").is_in(list(sessions)))
     priced = predictions.join(current.select("symbol", "date", "close"), on=["symbol", "date"], how="inner").drop_nulls(
@@ -77,5 +78,5 @@ def plan_rebalance(
     )
     closes = current.select("symbol", "date", pl.col("close").alias("reference_price")).drop_nulls()
     scored = priced.select("symbol", "date", "score", "rank", "model_id")
-    plan = planned.join(closes, on=["symbol", "date"]).join(scored, on=["symbol", "date"], how="left")
+    plan = planned.join(closes, on=["symbol", "date"], how="left").join(scored, on=["symbol", "date"], how="left")
     return plan.select(list(PLAN_SCHEMA)).sort("date", "symbol")

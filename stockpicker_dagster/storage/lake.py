@@ -32,6 +32,8 @@ DEFINITION = "definition"
 """In a day's note: a digest of the settings that the day was made under."""
 DECISIONS = "decisions"
 """In a day's note: a digest of the decisions about prices that the day was made under; absent if there were none."""
+MEMBERS = "members"
+"""In a day's note: a digest of who was a member of the universe on the day, as its list said then."""
 _OF_DIFFERENT_COLUMNS = (
     pl.exceptions.SchemaError,
     pl.exceptions.ColumnNotFoundError,

@@ -185,8 +185,8 @@ def test_a_net_return_that_its_costs_do_not_explain_fails(broken: dict[str, Any]
 
 
 LEGS = [
-    {"date": DAY, "target_weight": 1.0, "reference_price": 2.0},
-    {"date": DAY, "target_weight": -1.0, "reference_price": 3.0},
+    {"date": DAY, "target_weight": 1.0, "score": 0.5, "reference_price": 2.0},
+    {"date": DAY, "target_weight": -1.0, "score": -0.5, "reference_price": 3.0},
 ]
 
 
@@ -197,6 +197,8 @@ LEGS = [
 def test_a_leg_that_weighs_more_than_the_equity_or_has_no_price_fails(broken: dict[str, Any]) -> None:
     assert checks.legs_balance(frame(*LEGS), 1.0).passed
     assert not checks.legs_balance(frame(LEGS[0], {**LEGS[1], **broken}), 1.0).passed
+    kept = {**LEGS[1], "score": None, "reference_price": None}
+    assert checks.legs_balance(frame(LEGS[0], kept), 1.0).passed
 
 
 def test_warnings_never_block_and_everything_else_does() -> None:

@@ -63,7 +63,19 @@ def test_a_range_and_its_days_give_the_same_plans_whatever_comes_later() -> None
     assert same_bytes(whole, pl.concat(daily))
 
 
-def test_a_stock_without_a_close_on_the_day_is_not_planned() -> None:
+def test_a_name_that_is_kept_stays_in_the_plan_on_a_day_it_does_not_trade() -> None:
+    everyday, day = np.ones(len(DAYS), dtype=bool), DAYS[5]
+    plan = plan_rebalance(PREDICTIONS, PRICES, DAYS, DAYS, everyday, Rules(3, 2))
+    kept = plan.filter(pl.col("date") == DAYS[4])["symbol"][0]
+    priced = PRICES.filter(~((pl.col("date") == day) & (pl.col("symbol") == kept)))
+    halted = plan_rebalance(PREDICTIONS, priced, DAYS, DAYS, everyday, Rules(3, 2, sleeves=2)).filter(
+        (pl.col("date") == day) & (pl.col("symbol") == kept)
+    )
+    assert halted["target_weight"].abs()[0] > 0.0
+    assert halted.select("score", "rank", "reference_price").null_count().row(0) == (1, 1, 1)
+
+
+def test_a_stock_without_a_close_on_the_day_is_not_chosen() -> None:
     day = DAYS[4]
     best = PREDICTIONS.filter(pl.col("date") == day).sort("score")["symbol"][-1]
     priced = PRICES.filter(~((pl.col("date") == day) & (pl.col("symbol") == best)))

@@ -4,6 +4,7 @@ A universe is a table of membership spells and an honest word on where they come
 time, since when, and what every report must repeat. How lists are read, kept and refreshed is in the files beside.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -78,6 +79,19 @@ class Universe:
             .sort("date", "symbol")
         )
 
+    def digests(self, sessions: Sequence[date]) -> dict[date, str]:
+        """A digest of the members of each of ascending `sessions`: two are equal exactly if the members are."""
+        turns = pl.concat([self.spells["start"], self.spells["end"]]).drop_nulls().unique().sort().to_numpy()
+        stretch = np.searchsorted(turns, np.array(sessions, dtype="datetime64[D]"), side="right")
+        # Members are the same from one turn to the next.
+        first_of = {int(number): session for number, session in reversed(list(zip(stretch, sessions, strict=True)))}
+        members = self.membership(sorted(first_of.values())).group_by("date").agg("symbol")
+        made = {day: _digest(symbols) for day, symbols in members.iter_rows()}
+        return {
+            session: made.get(first_of[int(number)], _digest([]))
+            for number, session in zip(stretch, sessions, strict=True)
+        }
+
     def sector_of(self, symbol: str) -> str | None:
         """The sector of the symbol's latest spell; None if unknown. `InvalidInput` if it never was a member."""
         symbol = normalise_symbol(symbol)
@@ -125,6 +139,10 @@ class Universe:
 
 
 _SHOWN = 40
+
+
+def _digest(symbols: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(symbols)).encode()).hexdigest()[:16]
 
 
 def from_symbols(symbols: Iterable[str], name: str = "symbols") -> Universe:

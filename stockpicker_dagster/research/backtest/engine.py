@@ -68,7 +68,7 @@ class Rules:
     each as large as its share of the scored names; a sector with too few names for both legs is left out.
     `exposures`: weights changed as little as it takes (least squares, each in proportion to its size, none to the other
     side) for nothing to be left of the sums of weight x exposure; dollar-neutral, too. With `max_weight` the whole book
-    then shrinks until its largest name fits."""
+    then shrinks until its largest name fits; where no weights on these sides are neutral, there is no book."""
     exposures: tuple[str, ...] = ()
     """To what, with neutral `exposures`: `market`, the trailing beta (an unknown one counts as 1); `sector`; and the
     names of `MarketData.styles` (an unknown one counts as 0)."""

@@ -50,6 +50,8 @@ VOLATILITY_WINDOW: Final = 60
 _SMALL: Final = 1e-10
 _NO_WEIGHT: Final = 1e-9
 """What is left of a weight, as a part of it, that counts as nothing."""
+_NEWTON_STEPS: Final = 50
+"""More than any book was seen to need; each is one regression."""
 _WHOLE: Final = 1e-9
 """0.29 of 100 names are 29 names, although 0.29 * 100 is a little less in binary."""
 
@@ -455,50 +457,81 @@ def _finish_legs(
 def _balance(t: int, legs: Legs, traits: Traits, names: int, columns: Places, weights: Floats) -> int:
     """Change signed weights so that nothing is left of any exposure, and scale them to their gross; return how many.
 
-    Each changes in proportion to its size, by as little as is needed (least squares), and none changes its side: the
-    one that would go furthest is left out, until none would. Where the largest would be above the cap, all shrink.
+    Each changes in proportion to its size, by as little as is needed (least squares), and none changes its side: what
+    is left of a weight, as a part of it, is `max(0, 1 - side x exposures . slopes)`, and the slopes are those at which
+    the dual of this quadratic program, half the sum of `size x left ** 2`, is least. It is convex and quadratic in
+    pieces, so that Newton's steps with a line search end at it. Where the largest would be above the cap, all shrink;
+    where no weights on these sides are neutral, none is left.
     """
+    names = _keep_two_sided(t, traits, names, columns, weights)
+    count = max(traits.sectors, 1) + traits.exposures.shape[2]
+    slopes, aim, trial = np.zeros(count), np.zeros(count), np.zeros(count)
+    left, left_at_aim = np.ones(names), np.ones(names)
+    loss = np.inf
+    for _ in range(_NEWTON_STEPS):
+        before = loss if loss < np.inf else _left(t, traits, names, columns, weights, slopes, left)
+        _newton_aim(t, traits, names, columns, weights, left, aim)
+        at_aim = _left(t, traits, names, columns, weights, aim, left_at_aim)
+        settled = True
+        for slot in range(names):
+            settled = settled and (left[slot] > 0.0) == (left_at_aim[slot] > 0.0)
+        loss, step = at_aim, 1.0
+        trial[:] = aim
+        # A step of less than a thousandth of a millionth changes nothing that counts.
+        while not settled and loss >= before and step > 1e-9:
+            step *= 0.5
+            trial[:] = slopes + step * (aim - slopes)
+            loss = _left(t, traits, names, columns, weights, trial, left_at_aim)
+        if not settled and loss >= before:
+            break
+        slopes[:] = trial
+        left[:] = left_at_aim
+        if settled:
+            break
+    gross, largest, kept = 0.0, 0.0, 0
+    for slot in range(names):
+        if left[slot] > _NO_WEIGHT:
+            columns[kept], weights[kept] = columns[slot], weights[slot] * left[slot]
+            gross += abs(weights[kept])
+            largest = max(largest, abs(weights[kept]))
+            kept += 1
+    if kept > 0:
+        weights[:kept] *= min((legs.long_gross + legs.short_gross) / gross, legs.cap / largest)
+    return kept
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _left(t: int, traits: Traits, names: int, columns: Places, weights: Floats, slopes: Floats, left: Floats) -> float:
+    """What is left of each weight under these slopes, into `left`; return the sum of its squares, each by its size."""
+    loss = 0.0
+    for slot in range(names):
+        left[slot] = max(0.0, 1.0 - np.sign(weights[slot]) * _explained(t, traits, slopes, columns[slot]))
+        loss += abs(weights[slot]) * left[slot] ** 2
+    return loss
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _newton_aim(
+    t: int, traits: Traits, names: int, columns: Places, weights: Floats, left: Floats, aim: Floats
+) -> None:
+    """The slopes of a regression of the sides on the exposures over the weights of which something is left."""
     groups, styles = max(traits.sectors, 1), traits.exposures.shape[2]
-    count = groups + styles
-    matrix, rest, left = np.empty((count, count)), np.empty(count), np.ones(names)
-    changed = True
-    while changed and names > 0:
-        names = _keep_two_sided(t, traits, names, columns, weights)
-        matrix[:], rest[:] = 0.0, 0.0
-        for slot in range(names):
-            group = _group(t, traits, columns[slot])
-            of_stock, weight = traits.exposures[t, columns[slot]], weights[slot]
-            size = abs(weight)
-            matrix[group, group] += size
-            rest[group] += weight
-            for i in range(styles):
-                matrix[groups + i, group] += size * of_stock[i]
-                rest[groups + i] += weight * of_stock[i]
-                for j in range(i + 1):
-                    matrix[groups + i, groups + j] += size * of_stock[i] * of_stock[j]
-        _solve(matrix, rest)
-        least = np.inf
-        for slot in range(names):
-            left[slot] = 1.0 - np.sign(weights[slot]) * _explained(t, traits, rest, columns[slot])
-            least = min(least, left[slot])
-        changed = least <= _NO_WEIGHT
-        if changed:
-            # The first of those that go equally far, whatever the last digits say.
-            worst = 0
-            while left[worst] > least + _NO_WEIGHT:
-                worst += 1
-            names -= 1
-            for slot in range(worst, names):
-                columns[slot], weights[slot] = columns[slot + 1], weights[slot + 1]
+    matrix = np.zeros((groups + styles, groups + styles))
+    aim[:] = 0.0
     for slot in range(names):
-        weights[slot] *= left[slot]
-    gross, largest = 0.0, 0.0
-    for slot in range(names):
-        gross += abs(weights[slot])
-        largest = max(largest, abs(weights[slot]))
-    if names > 0:
-        weights[:names] *= min((legs.long_gross + legs.short_gross) / gross, legs.cap / largest)
-    return names
+        if left[slot] <= 0.0:
+            continue
+        group = _group(t, traits, columns[slot])
+        of_stock, weight = traits.exposures[t, columns[slot]], weights[slot]
+        size = abs(weight)
+        matrix[group, group] += size
+        aim[group] += weight
+        for i in range(styles):
+            matrix[groups + i, group] += size * of_stock[i]
+            aim[groups + i] += weight * of_stock[i]
+            for j in range(i + 1):
+                matrix[groups + i, groups + j] += size * of_stock[i] * of_stock[j]
+    _solve(matrix, aim)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -153,3 +153,23 @@ def test_the_real_index_has_about_five_hundred_members_on_every_day(real_data: P
     counts = universe.membership(first_days).group_by("date").len()["len"]
     assert 480 <= counts.min() <= counts.max() <= 510  # type: ignore[operator]
     assert "BRK-B" in universe.members(date(2024, 3, 8))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 20), st.integers(1, 9)), min_size=1, max_size=6),
+    st.lists(st.integers(0, 30), min_size=2, max_size=12, unique=True),
+)
+def test_two_days_have_one_digest_exactly_if_they_have_the_same_members(
+    spells: list[tuple[str, int, int]], days: list[int]
+) -> None:
+    began = date(2020, 1, 1)
+    rows = [
+        (name, began + timedelta(start), began + timedelta(start + length), None, None)
+        for name, start, length in spells
+    ]
+    universe = from_spells("u", pl.DataFrame(rows, SPELLS_SCHEMA, orient="row"), point_in_time=True, caveat=None)
+    sessions = [began + timedelta(day) for day in sorted(days)]
+    digests = universe.digests(sessions)
+    for one in sessions:
+        for other in sessions:
+            assert (digests[one] == digests[other]) == (universe.members(one) == universe.members(other))

@@ -4,6 +4,7 @@ Exact decimals for money, dictionaries, one loop, straight from the long frames.
 test lives here.
 """
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from datetime import date
@@ -327,45 +328,53 @@ def _balanced(
     styles: dict[tuple[date, str], dict[str, float]],
     day: date,
 ) -> dict[str, Decimal]:
-    """The nearest weights that are orthogonal to every exposure, by projection; who changes side most is left out."""
-    weights = {symbol: float(weight) for symbol, weight in target.items() if weight}
-    while weights:
-        sided = {(sectors[day, s] if "sector" in rules.exposures else "", weight > 0) for s, weight in weights.items()}
-        weights = {
-            symbol: weight
-            for symbol, weight in weights.items()
-            if (sectors[day, symbol] if "sector" in rules.exposures else "", weight < 0) in sided
-        }
-        if not weights:
-            break
-        columns = [[1.0] * len(weights)]
-        for name in rules.exposures:
-            if name == "sector":
-                groups = sorted({sectors[day, symbol] for symbol in weights})
-                columns += [[float(sectors[day, symbol] == group) for symbol in weights] for group in groups]
-            elif name == "market":
-                betas = [past.beta(symbol, number) for symbol in weights]
-                columns.append([1.0 if beta is None else beta for beta in betas])
-            else:
-                columns.append([styles.get((day, symbol), {}).get(name) or 0.0 for symbol in weights])
-        root = np.sqrt(np.abs(list(weights.values())))
-        spanned, sizes, _ = np.linalg.svd(np.array(columns).T * root[:, None], full_matrices=False)
-        spanned = spanned[:, sizes > 1e-9 * sizes[0]]
-        signed = root * np.sign(list(weights.values()))
-        changed = root * (signed - spanned @ (spanned.T @ signed))
-        parts = {symbol: value / weights[symbol] for symbol, value in zip(weights, changed, strict=True)}
-        least = min(parts.values())
-        if least > 1e-9:
-            weights = {symbol: weight * parts[symbol] for symbol, weight in weights.items()}
-            break
-        del weights[next(symbol for symbol in parts if parts[symbol] <= least + 1e-9)]
-    if not weights:
+    """The nearest weights on their sides that are orthogonal to every exposure, found by trying every set of names."""
+    kept = {symbol: float(weight) for symbol, weight in target.items() if weight}
+    group = {symbol: sectors[day, symbol] if "sector" in rules.exposures else "" for symbol in kept}
+    sided = {(group[symbol], weight > 0) for symbol, weight in kept.items()}
+    kept = {symbol: weight for symbol, weight in kept.items() if (group[symbol], weight < 0) in sided}
+    if not kept:
+        return {}
+    columns = [[float(group[symbol] == name) for symbol in kept] for name in sorted({group[s] for s in kept})]
+    for name in rules.exposures:
+        if name == "market":
+            betas = [past.beta(symbol, number) for symbol in kept]
+            columns.append([1.0 if beta is None else beta for beta in betas])
+        elif name != "sector":
+            columns.append([styles.get((day, symbol), {}).get(name) or 0.0 for symbol in kept])
+    weights = np.array(list(kept.values()))
+    changed = _nearest_in_orthant(np.array(columns) * np.sign(weights), np.abs(weights)) * np.sign(weights)
+    book = {symbol: value for symbol, value in zip(kept, changed, strict=True) if abs(value / kept[symbol]) > 1e-9}
+    if not book:
         return {}
     each = 1.0 if rules.gross is None else rules.gross / 2.0
-    scale = 2.0 * each / sum(abs(value) for value in weights.values())
+    scale = 2.0 * each / sum(abs(value) for value in book.values())
     if rules.max_weight is not None:
-        scale = min(scale, rules.max_weight / max(abs(value) for value in weights.values()))
-    return {symbol: _exact(value * scale) for symbol, value in weights.items()}
+        scale = min(scale, rules.max_weight / max(abs(value) for value in book.values()))
+    return {symbol: _exact(value * scale) for symbol, value in book.items()}
+
+
+def _nearest_in_orthant(rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The `x >= 0` with `rows @ x = 0` nearest to `sizes`, in squares over `sizes`: every set of names is tried.
+
+    Of all sets of which the projection is positive, the nearest one is the answer, however it is looked for.
+    """
+    best, least = np.zeros(len(sizes)), float(np.sum(sizes))
+    for chosen in itertools.product([False, True], repeat=len(sizes)):
+        names = np.flatnonzero(chosen)
+        if not len(names):
+            continue
+        root = np.sqrt(sizes[names])
+        spanned, values, _ = np.linalg.svd((rows[:, names] * root).T, full_matrices=False)
+        spanned = spanned[:, values > 1e-9 * max(values[0], 1e-300)]
+        left = (root - spanned @ (spanned.T @ root)) / root
+        if (left <= 1e-9).any():
+            continue
+        distance = float(np.sum(sizes) - np.sum(sizes[names]) + np.sum(sizes[names] * (left - 1.0) ** 2))
+        if distance < least - 1e-12:
+            best, least = np.zeros(len(sizes)), distance
+            best[names] = sizes[names] * left
+    return best
 
 
 def _leg(best_first: list[str], names: int, others: int, rules: Rules, before: set[str]) -> list[str]:
