@@ -47,7 +47,7 @@ _ATTEMPTS = (
     )
     .select_from(_INTENTS.outerjoin(_TOLD, _INTENTS.c.id == _TOLD.c.intent))
     .where(_INTENTS.c.proposal == bindparam("proposal"))
-    .order_by(_INTENTS.c.created_at, _INTENTS.c.attempt)
+    .order_by(_INTENTS.c.attempt, _INTENTS.c.created_at)
 )
 _SENT_SINCE = (
     select(func.count())
@@ -99,7 +99,11 @@ class Attempt:
 
 
 def attempts(connection: Connection, proposal: str) -> list[Attempt]:
-    """Every attempt at every order of the proposal, in the order in which they were committed to."""
+    """Every attempt at every order of the proposal, an earlier one before a later one.
+
+    By their numbers, not their times: a clock that was set back would make an old attempt the newest, and the live one
+    would be lost sight of.
+    """
     return [
         Attempt(
             id=row.id,

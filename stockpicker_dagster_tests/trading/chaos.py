@@ -49,6 +49,7 @@ from stockpicker_dagster.trading.reconciliation import reconcile
 from stockpicker_dagster.trading.risk import AccountState, Limits
 
 ACCOUNT = "paper"
+AUTHOR = "os:author"
 SESSION = date(2024, 3, 4)
 NOW = datetime(2024, 3, 5, 1, 15, tzinfo=UTC)
 NAMES = ("AAA", "BBB", "CCC", "DDD", "EEE")
@@ -91,9 +92,11 @@ class Faults:
     die: Callable[[], None]
     doomed: str | None = None
     countdown: int = 0
+    crossings: list[str] = field(default_factory=list)
+    """Orders that would have taken a position across zero, had the broker not refused to fill them."""
 
-    def strikes(self) -> bool:
-        """Whether something goes wrong now."""
+    def strikes(self, _request: str) -> bool:
+        """Whether something goes wrong with this request: `submit`, `find`, `cancel`, a question or a fill."""
         return self.dice.random() < self.rate
 
     def reached(self, step: str) -> None:
@@ -110,7 +113,7 @@ class Faults:
 class ChaoticBroker:
     """A broker behind a bad line: its books are the paper broker's, what comes back of them is not always the truth.
 
-    With `auction` it fills at the open it is told, as the paper broker; without, it fills in parts while it is asked.
+    What is on its way to it is in `late`, which can be shared by the brokers of executors that follow each other.
     """
 
     name = "paper"
@@ -118,17 +121,22 @@ class ChaoticBroker:
     account_id = ACCOUNT
 
     def __init__(
-        self, engine: Engine, faults: Faults, prices: Mapping[str, Decimal], capabilities: Capabilities
+        self,
+        engine: Engine,
+        faults: Faults,
+        prices: Mapping[str, Decimal],
+        capabilities: Capabilities,
+        late: list[OrderRequest] | None = None,
     ) -> None:
         self.capabilities = capabilities
         self._faults = faults
         self._prices = prices
         self._books = PaperBroker(engine, ACCOUNT, faults.reached, available=self._available)
-        self._late: list[OrderRequest] = []
+        self._late = [] if late is None else late
 
     def submit(self, request: OrderRequest) -> Submission:
         """Takes the order, or not, and says so, or not."""
-        if self._faults.strikes():
+        if self._faults.strikes("submit"):
             match self._faults.dice.randrange(6):
                 case 0:
                     return Unknown("no answer, and nothing arrived")
@@ -154,14 +162,14 @@ class ChaoticBroker:
     def find(self, client_order_id: str) -> Lookup:
         """Says how the order stands, or nothing; what was on its way arrives meanwhile."""
         self._faults.reached("asked")
-        if self._faults.strikes():
+        if self._faults.strikes("find"):
             return Unknown("no answer")
         self._trade()
         return self._books.find(client_order_id)
 
     def cancel(self, client_order_id: str, reason: str) -> Lookup:
         """Cancels, or not, and says so, or not."""
-        if self._faults.strikes():
+        if self._faults.strikes("cancel"):
             if self._faults.dice.random() < 0.5:
                 self._books.cancel(client_order_id, reason)
             return Unknown("no answer")
@@ -193,7 +201,7 @@ class ChaoticBroker:
 
     def fills_since(self, fill_id: str | None) -> Sequence[Fill]:
         """The fills, now and then all of them again."""
-        return self._books.fills_since(None if self._faults.strikes() else fill_id)
+        return self._books.fills_since(None if self._faults.strikes("fills") else fill_id)
 
     def movements_since(self, since: datetime) -> Sequence[Any]:
         """None."""
@@ -209,17 +217,18 @@ class ChaoticBroker:
 
     def arrive(self) -> None:
         """What was on its way arrives."""
-        late, self._late = self._late, []
+        late = self._late.copy()
+        self._late.clear()
         for request in late:
             if not isinstance(self._books.find(request.client_order_id), BrokerOrder):
                 self._take(request)
 
     def _answer(self) -> None:
-        if self._faults.strikes() and self._faults.dice.random() < 0.3:
+        if self._faults.strikes("question") and self._faults.dice.random() < 0.3:
             raise BrokerUnavailable("no answer")
 
     def _available(self, _symbol: str) -> Decimal | None:
-        return Decimal(self._faults.dice.randrange(0, 900)) if self._faults.strikes() else None
+        return Decimal(self._faults.dice.randrange(0, 900)) if self._faults.strikes("fill") else None
 
     def _trade(self) -> None:
         """Nothing happens between questions where fills come with an auction."""
@@ -246,7 +255,8 @@ class StreetChaos(ChaoticBroker):
                 part = left if self._faults.dice.random() < 0.6 else Decimal(self._faults.dice.randint(1, int(left)))
                 try:
                     self._books.fill_part(order.client_order_id, part, self._prices[order.symbol], NOW)
-                except StockPickerError:
+                except StockPickerError as error:
+                    self._faults.crossings.append(str(error))
                     self._books.cancel(order.client_order_id, "it would cross zero")
 
 
@@ -280,6 +290,45 @@ def open_ledger(path: Path) -> Engine:
     engine = open_database(f"sqlite:///{path}")
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     return engine
+
+
+def propose(
+    engine: Engine,
+    targets: Mapping[str, Decimal],
+    prices: Mapping[str, Decimal],
+    auction: bool,
+    session: date = SESSION,
+    now: datetime = NOW,
+) -> str:
+    """Registers a proposal that trades the account to `targets` on the day after `session`, as the desk would."""
+    with engine.connect() as connection:
+        account = accounts.read_account(connection, ACCOUNT)
+        held = ledger.held_quantities(connection, ACCOUNT)
+    equity = AccountState(account.cash, held).equity(prices)
+    document = build(
+        account,
+        strategy="chaos",
+        author=AUTHOR,
+        limits=account.limits,
+        session=session,
+        trade_session=session + timedelta(days=1),
+        venue_name="set",
+        venue_simulated=True,
+        cash=account.cash,
+        equity=equity,
+        holdings=held,
+        targets=targets,
+        prices=prices,
+        plan=plan_orders(targets, prices, held, equity, account.policy),
+        model_id="m",
+        data_version="d",
+        code_version="c",
+        created_at=now,
+        expires_at=now + timedelta(hours=12),
+        auction_openings=auction,
+        auction_reductions=auction,
+    )
+    return register(engine, document)
 
 
 class Stand:
@@ -353,37 +402,8 @@ class _Run:
                 ledger.move_positions(connection, book, ACCOUNT, list(held.items()))
 
     def _propose(self) -> str:
-        with self.engine.connect() as connection:
-            account = accounts.read_account(connection, ACCOUNT)
-            held = ledger.held_quantities(connection, ACCOUNT)
-        state = AccountState(account.cash, held)
-        equity = state.equity(self.prices)
         targets = {name: Decimal(self.dice.randint(-40, 40)) / 100 for name in NAMES if self.dice.random() < 0.8}
-        plan = plan_orders(targets, self.prices, held, equity, account.policy)
-        document = build(
-            account,
-            strategy="chaos",
-            author="os:author",
-            limits=account.limits,
-            session=SESSION,
-            trade_session=SESSION + timedelta(days=1),
-            venue_name="set",
-            venue_simulated=True,
-            cash=account.cash,
-            equity=equity,
-            holdings=held,
-            targets=targets,
-            prices=self.prices,
-            plan=plan,
-            model_id="m",
-            data_version="d",
-            code_version="c",
-            created_at=NOW,
-            expires_at=NOW + timedelta(hours=12),
-            auction_openings=self.auction,
-            auction_reductions=self.auction,
-        )
-        return register(self.engine, document)
+        return propose(self.engine, targets, self.prices, self.auction)
 
     def _decide(self, proposal: str) -> None:
         if self.outcome.approved:
@@ -417,12 +437,16 @@ class _Run:
         self.engine.dispose()
         child = os.fork()
         if child == 0:
+            code = 1
             try:
                 self._pass(self.engine, proposal, Faults(random.Random(seed), 0.15, _kill, step, times))
+                code = bool(self.outcome.violations)
             finally:
-                os._exit(0)
+                os._exit(code)
         _, status = os.waitpid(child, 0)
         self.outcome.killed += os.WIFSIGNALED(status)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+            self.outcome.violations.append("an executor that was not killed failed, or would have crossed zero")
 
     def _pass(self, engine: Engine, proposal: str, faults: Faults) -> None:
         broker = self._broker(engine, faults)
@@ -430,7 +454,10 @@ class _Run:
             execute(engine, proposal, broker, self.market, lambda: self.now, faults.reached)
         except (Crash, StockPickerError, OperationalError) as error:
             self.outcome.crashed += isinstance(error, Crash)
-        broker.arrive() if faults.dice.random() < 0.7 else None
+        faults.doomed = None  # what arrives from now on arrives without an executor that could die of it
+        if faults.dice.random() < 0.7:
+            broker.arrive()
+        self.outcome.violations.extend(faults.crossings)
 
     def _something_happens(self, proposal: str) -> None:
         self.now += timedelta(seconds=self.dice.choice((1, 5, 45, 900)))
@@ -455,7 +482,8 @@ class _Run:
         self.now = max(self.now, NOW) + timedelta(minutes=2)
         report = None
         for _ in range(60):
-            broker = self._broker(self.engine, Faults(random.Random(self.dice.random()), 0.0, _crash))
+            faults = Faults(random.Random(self.dice.random()), 0.0, _crash)
+            broker = self._broker(self.engine, faults)
             try:
                 report = execute(self.engine, proposal, broker, self.market, lambda: self.now)
             except StockPickerError as error:
@@ -463,6 +491,7 @@ class _Run:
                     return None
                 self.outcome.violations.append(f"an approved proposal could not be ended: {error}")
                 return None
+            self.outcome.violations.extend(faults.crossings)
             if report.status in ("finished", "aborted"):
                 return report
             if report.status == "halted":
