@@ -19,6 +19,7 @@ from stockpicker_dagster.commands.accounts import account
 from stockpicker_dagster.commands.brokers import broker
 from stockpicker_dagster.commands.notices import notices
 from stockpicker_dagster.commands.people import AS, decider, user
+from stockpicker_dagster.commands.trading import reconcile
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import prepare_home
 
@@ -64,6 +65,7 @@ def main() -> None:
 main.add_command(account)
 main.add_command(broker)
 main.add_command(notices)
+main.add_command(reconcile)
 main.add_command(user)
 
 
@@ -251,22 +253,6 @@ def resume(account: str | None) -> None:
     deployment = Deployment()
     lifted = accounts.resume(deployment.database, account, f"os:{getpass.getuser()}", deployment.now())
     click.echo(f"resumed {account or 'every account that was not halted by itself'}; {lifted} halts lifted")
-
-
-@main.command()
-@click.argument("account", default="paper")
-@_plainly
-def reconcile(account: str) -> None:
-    """Compare the books of ACCOUNT with its broker's; a difference halts it."""
-    from stockpicker_dagster.storage.deployment import Deployment
-    from stockpicker_dagster.trading import desk
-
-    prepare_home()
-    deployment = Deployment()
-    found = desk.reconcile_account(deployment.database, account, deployment.now())
-    click.echo(f"{account}: " + ("the books agree" if found.agrees else "; ".join(found.differences)))
-    if not found.agrees:
-        raise SystemExit(1)
 
 
 @main.command()

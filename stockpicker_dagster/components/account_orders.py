@@ -80,6 +80,7 @@ def propose_rebalance(
     model = _serving_model(lake, strategy, form, session)
     references = _last_prices(lake, prices_table, form.calendar, session, held_symbols(deployment.database, account))
     references.update(targets.select("symbol", "reference_price").drop_nulls().iter_rows())
+    venue = _venue(form, lake)
     outcome = propose(
         deployment.database,
         account_id=account,
@@ -89,7 +90,7 @@ def propose_rebalance(
         targets=dict(targets.select("symbol", "target_weight").iter_rows()),
         reference_prices=references,
         corporate_actions=list(_corporate_actions(lake, form, booked_through(deployment.database, account), session)),
-        venue=_venue(form, lake),
+        venue=venue,
         venue_name=form.prices.key,
         latest_stored=latest,
         model_id=model["model_id"],
@@ -97,6 +98,7 @@ def propose_rebalance(
         data_version=model["data_version"],
         limits=form.trading.limits.model_dump(exclude_none=True),
         now=deployment.now(),
+        tickers=identities_in_force(lake, form.prices.key).renamed(venue.trade_session(session)),
     )
     return Proposed(outcome.id, outcome.reason if outcome.id else f"no proposal: {outcome.reason}")
 

@@ -101,6 +101,18 @@ class Identities:
         """The ticker of the security on `day`; None where its ticker is another one's then, and it has no new one."""
         return next((ticker for ticker in self._tickers(security) if self.security_of(ticker, day) == security), None)
 
+    def renamed(self, day: date) -> dict[str, str | None]:
+        """The tickers on `day` of the securities that are called otherwise than by their ids then; None: by none.
+
+        >>> Identities((SymbolChange("FB", "META", date(2022, 6, 9)),)).renamed(date(2022, 6, 9))
+        {'FB': 'META', 'FB~2': 'FB', 'META': None}
+        """
+        return {
+            security: ticker
+            for security in self._tickers_by_security
+            if (ticker := self.ticker_of(security, day)) != security
+        }
+
     def latest_ticker(self, security: str, day: date) -> str:
         """The ticker of the security on `day`, or the last that it had before; for the security's first id if none."""
         held = [

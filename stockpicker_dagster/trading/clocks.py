@@ -45,7 +45,7 @@ class Clocks:
         self._engine = engine
         self._broker = broker
         self._mode = mode
-        self._real = real
+        self.real = real
         self._asked_at: datetime | None = None
         self._asked_tick = 0.0
         self._ahead = timedelta()
@@ -53,7 +53,7 @@ class Clocks:
     def now(self) -> datetime:
         """The latest of the clocks; raises `ClockSkew` on a real venue, `BrokerUnavailable` where it does not say."""
         now = self._local()
-        if not self._real:
+        if not self.real:
             return now
         if self._stale(now):
             before = self._local()

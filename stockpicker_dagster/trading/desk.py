@@ -4,30 +4,46 @@ It puts the rooms of trading together in their order and turns what stands in th
 arithmetic is in `rebalance` and `risk`, the guarantees in `proposal`, `approval` and `execution`.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, select, update
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading import accounts, ledger, risk
 from stockpicker_dagster.trading.accounts import Account, AccountBoundElsewhere, Halted, halt_in_force
 from stockpicker_dagster.trading.approval import expire_due
+from stockpicker_dagster.trading.brokers import Broker, BrokerUnavailable, Capabilities
+from stockpicker_dagster.trading.brokers.by_security import by_security
+from stockpicker_dagster.trading.brokers.connections import capabilities_of, connect
 from stockpicker_dagster.trading.brokers.paper import PaperBroker
+from stockpicker_dagster.trading.clocks import ClockSkew
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
-from stockpicker_dagster.trading.execution import Clock, ExecutionReport, NotApproved, execute
-from stockpicker_dagster.trading.proposal import ProposalDocument, ProposalRefused, build, register, state_of
+from stockpicker_dagster.trading.execution import Clock, ExecutionReport, NotApproved, execute, observe
+from stockpicker_dagster.trading.locks import LockHeld
+from stockpicker_dagster.trading.order_times import EXCHANGE, OrderTimes, rebalance_times
+from stockpicker_dagster.trading.proposal import ProposalDocument, ProposalRefused, build, load, register, state_of
 from stockpicker_dagster.trading.rebalance import Bounds, Plan, UnpricedHolding, plan_orders
-from stockpicker_dagster.trading.reconciliation import Reconciliation, reconcile
+from stockpicker_dagster.trading.rebalance import Venue as Tradable
+from stockpicker_dagster.trading.reconciliation import Reconciliation, accept, reconcile
+from stockpicker_dagster.trading.tickers import Tickers, known_tickers, tell_tickers, tickers_of
+from stockpicker_dagster.trading.trader_reports import trader_of
 
 if TYPE_CHECKING:  # the price sources bring a data frame library, which trading has no use for
     from stockpicker_dagster.market.sources import Venue
 
 ZERO = Decimal(0)
+RECONCILED_WITHIN = timedelta(hours=1)
+"""How old the agreement of the books may be that a plan for a live account rests on."""
+
+Connect = Callable[[Engine, str], Broker]
+"""From an account to its broker."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +77,33 @@ def propose(
     data_version: str,
     limits: Mapping[str, object],
     now: datetime,
+    tickers: Mapping[str, str | None] | None = None,
+    connect: Connect = connect,
 ) -> ProposalOutcome:
     """Turns the account-free plan of `session` into a registered proposal, or says why there is none.
 
     `targets` are signed weights of equity and `reference_prices` closing prices of `session` in currency as traded, for
     the targets and for everything held (`held_symbols`). `corporate_actions` are those after `booked_through` up to
-    `session`; they are booked before planning. The account is made on paper if there is none. There is no proposal,
-    with a reason, where `session` is not the venue's current one, the window is closed, trading is halted, the books
-    differ, a decided proposal is not ended, a limit would be broken, a held name has no price, or nothing is to trade.
+    `session`; the embedded broker books them before planning, a real one knows its own. `tickers` says what securities
+    are called in the session traded in, where that is not their id (None: their ticker is another one's now). The
+    account is made on paper if there is none. There is no proposal, with a reason, where `session` is not the venue's
+    current one, the window is closed, trading is halted, the books differ, a decided proposal is not ended, a limit
+    would be broken, the broker would refuse an order, a held name has no price, or nothing is to trade.
     Raises `InvalidInput` for limits that do not exist or loosen the account's, and for figures that cannot be.
     """
     account = accounts.ensure_paper_account(engine, account_id, now)
     allowed = risk.tightened(account.limits, limits)
     weights, prices = _decimals(targets, "the target weight"), _decimals(reference_prices, "the price")
     try:
+        able = capabilities_of(account.broker)
+        _refuse_other_market(account, able, venue)
         closes = _open_until(venue, session, latest_stored, now)
-        broker = _ready_account(engine, account, strategy, venue, now)
-        _book(engine, broker, corporate_actions, session, now)
-        held, cash = broker.positions(), broker.cash()
-        plan, equity = _plan(account, allowed, weights, prices, held, cash, session, venue)
+        broker = _ready_account(engine, account, strategy, venue, now, tickers or {}, connect)
+        _book(engine, account.id, broker, corporate_actions, session, now)
+        books = _read_books(engine, account.id, broker)
+        names, weights = _names(account, weights, books, tickers or {})
+        plan, equity = _plan(account, allowed, able, weights, prices, books, session, venue)
+        times = _times(able, venue.trade_session(session), len(plan.orders), closes, now)
         document = build(
             account,
             strategy=strategy,
@@ -89,9 +113,9 @@ def propose(
             trade_session=venue.trade_session(session),
             venue_name=venue_name,
             venue_simulated=venue.simulated,
-            cash=cash,
+            cash=books.cash,
             equity=equity,
-            holdings=held,
+            holdings=books.held,
             targets=weights,
             prices=prices,
             plan=plan,
@@ -99,23 +123,35 @@ def propose(
             data_version=data_version,
             code_version=code_version,
             created_at=now,
-            expires_at=closes,
+            expires_at=closes if times is None else times.expires_at,
+            decide_by=None if times is None else times.decide_by,
+            auction_openings=times is None,
+            auction_reductions=times is None or times.reductions == "opg",
+            tickers=names.renamed,
         )
+        _refuse_what_the_broker_would(document, able)
         identity = register(engine, document)
-    except (_NoProposal, ProposalRefused, UnpricedHolding, AccountBoundElsewhere) as reason:
+    except (_NoProposal, ProposalRefused, UnpricedHolding, AccountBoundElsewhere, BrokerUnavailable) as reason:
         return ProposalOutcome(None, None, str(reason))
+    until = document.decidable_until
     return ProposalOutcome(
-        identity, document, f"proposal {identity} waits for a decision until {closes:%Y-%m-%d %H:%M} UTC"
+        identity, document, f"proposal {identity} waits for a decision until {until:%Y-%m-%d %H:%M} UTC"
     )
 
 
 def execute_approved(
-    engine: Engine, strategy: str, session: date, venue: "Venue", now: datetime | Clock
+    engine: Engine,
+    strategy: str,
+    session: date,
+    venue: "Venue",
+    now: datetime | Clock,
+    connect: Connect = connect,
 ) -> ExecutionReport:
     """Executes, resumes or settles what was approved of a strategy's session; nothing approved is a report saying so.
 
-    A halt, or an approval that no longer holds, is a report too. Raises only what must never pass unseen, such as
-    stored bytes that do not match their digest.
+    A live proposal is only looked at: its trader executes it, and so it is where a trader has the account. A halt, a
+    silent broker, or an approval that no longer holds, is a report too. Raises only what must never pass unseen, such
+    as stored bytes that do not match their digest.
     """
     wanted = (
         select(ledger.proposals.c.id, ledger.proposals.c.account)
@@ -132,8 +168,16 @@ def execute_approved(
         approved = connection.execute(wanted).one_or_none()
     if approved is None:
         return ExecutionReport(None, "nothing", f"no proposal of {strategy!r} for {session} is approved")
+    if load(engine, approved.id).document.mode != "paper":
+        return observe(engine, approved.id)
     try:
-        return execute(engine, approved.id, PaperBroker(engine, approved.account), venue, now)
+        return execute(engine, approved.id, connect(engine, approved.account), venue, now)
+    except LockHeld:
+        return observe(engine, approved.id)
+    except (BrokerUnavailable, ClockSkew) as reason:
+        return ExecutionReport(
+            approved.id, "working", f"{reason}; execute again later", observe(engine, approved.id).orders
+        )
     except Halted as reason:
         return ExecutionReport(approved.id, "halted", str(reason))
     except NotApproved as reason:
@@ -154,25 +198,76 @@ def booked_through(engine: Engine, account_id: str) -> date | None:
         ).scalar_one_or_none()
 
 
-def halt(engine: Engine, account_id: str | None, who: str, reason: str, now: datetime) -> int:
-    """Halts one account, or all where `account_id` is None, and cancels its working orders; says how many."""
+def halt(
+    engine: Engine, account_id: str | None, who: str, reason: str, now: datetime, connect: Connect = connect
+) -> int:
+    """Halts one account, or all where `account_id` is None, and cancels its working orders; says how many.
+
+    Orders of a live account are cancelled by its trader, which alone reaches the broker. So are those of another
+    account whose broker is not reached from here; the halt itself stands in any case.
+    """
     accounts.halt(engine, account_id, who, reason, now)
     with engine.connect() as connection:
-        every = connection.execute(select(ledger.paper_accounts.c.account)).scalars().all()
+        table = ledger.accounts
+        every = (
+            connection.execute(select(table.c.id).where(table.c.mode == "paper").order_by(table.c.id)).scalars().all()
+        )
     cancelled = 0
-    for identity in every if account_id is None else [account_id]:
-        broker = PaperBroker(engine, identity)
-        for order in broker.open_orders():
-            broker.cancel(order.client_order_id, f"halted by {who}: {reason}")
-            cancelled += 1
+    for identity in every if account_id is None else set(every) & {account_id}:
+        with suppress(BrokerUnavailable, InvalidInput):
+            broker = connect(engine, identity)
+            open_orders = broker.open_orders()
+            with engine.connect() as connection:
+                own = ledger.own_intents(connection, identity, [order.client_order_id for order in open_orders])
+            for order in open_orders:
+                if order.client_order_id in own:
+                    broker.cancel(order.client_order_id, f"halted by {who}: {reason}")
+                    cancelled += 1
     return cancelled
 
 
-def reconcile_account(engine: Engine, account_id: str, now: datetime) -> Reconciliation:
-    """Compares the account's books with the broker's, and halts it if they differ; raises `UnknownAccount`."""
+def reconcile_account(engine: Engine, account_id: str, now: datetime, connect: Connect = connect) -> Reconciliation:
+    """Compares the account's books with the broker's, and halts it if they differ.
+
+    Raises `UnknownAccount`, `BrokerUnavailable`, or `InvalidInput` where this process has no credentials.
+    """
     with engine.connect() as connection:
         accounts.read_account(connection, account_id)
-    return reconcile(engine, PaperBroker(engine, account_id), now)
+    return reconcile(engine, connect(engine, account_id), now)
+
+
+def accept_books(
+    engine: Engine, account_id: str, who: str, reason: str, now: datetime, connect: Connect = connect
+) -> Reconciliation:
+    """Takes the broker's books for the truth, as a person decided; raises as `reconcile_account`, and as `accept`."""
+    with engine.connect() as connection:
+        accounts.read_account(connection, account_id)
+    return accept(engine, connect(engine, account_id), who, reason, now)
+
+
+@dataclass(frozen=True)
+class _Books:
+    """What a plan starts from: signed shares and cash, and signed shares that orders of others are still to trade."""
+
+    held: Mapping[str, Decimal]
+    cash: Decimal
+    at_work: Mapping[str, Decimal] = field(default_factory=dict)
+
+
+def _refuse_other_market(account: Account, able: Capabilities, venue: "Venue") -> None:
+    """Orders for real stocks are never made of invented prices, nor of another exchange's."""
+    if able.embedded:
+        return
+    if venue.simulated:
+        raise _NoProposal(
+            f"account {account.id!r} is at {account.broker}, where real stocks are traded, and the prices are "
+            "invented; give the strategy an account on paper"
+        )
+    if venue.exchange != EXCHANGE:
+        raise _NoProposal(
+            f"account {account.id!r} is at {account.broker}, which trades here on the calendar {EXCHANGE}, and the "
+            f"prices are of {venue.exchange}"
+        )
 
 
 def _open_until(venue: "Venue", session: date, latest_stored: date, now: datetime) -> datetime:
@@ -186,42 +281,92 @@ def _open_until(venue: "Venue", session: date, latest_stored: date, now: datetim
     return window.closes
 
 
-def _ready_account(engine: Engine, account: Account, strategy: str, venue: "Venue", now: datetime) -> PaperBroker:
-    """The account's broker, with earlier work settled and the strategy bound; raises `_NoProposal` where it is not."""
-    if account.mode != "paper" or account.broker != PaperBroker.name:
-        raise _NoProposal(
-            f"account {account.id!r} is {account.mode} at {account.broker}; only paper accounts trade here"
-        )
+def _ready_account(
+    engine: Engine,
+    account: Account,
+    strategy: str,
+    venue: "Venue",
+    now: datetime,
+    tickers: Mapping[str, str | None],
+    connect: Connect,
+) -> Broker | None:
+    """Makes the account ready to be planned on: earlier work settled, books agreeing, the strategy bound.
+
+    Its broker; None where a trader alone reaches that, whose last agreement of the books has to be recent then. Raises
+    `_NoProposal` where the account is not ready.
+    """
     if reason := halt_in_force(engine, account.id):
         raise _NoProposal(f"account {account.id!r} is {reason}")
-    broker = PaperBroker(engine, account.id)
     expire_due(engine, now)
-    _settle_earlier(engine, broker, venue, now)
-    books = reconcile(engine, broker, now)
-    if not books.agrees:
-        raise _NoProposal(f"account {account.id!r} is halted, its books differ: {'; '.join(books.differences)}")
+    broker = None
+    if not capabilities_of(account.broker).embedded:
+        tell_tickers(engine, account.id, tickers, now)
+    if _has_trader(engine, account, now):
+        _rely_on_trader(engine, account, now)
+    else:
+        broker = connect(engine, account.id)
+        _settle_earlier(engine, broker, venue, now)
+        books = reconcile(engine, broker, now)
+        if not books.agrees:
+            raise _NoProposal(f"account {account.id!r} is halted, its books differ: {'; '.join(books.differences)}")
     with transaction(engine) as connection:
         ledger.lock_account(connection, account.id)
         accounts.bind_strategy(connection, account.id, strategy)
-    return broker
+        names = known_tickers(connection, account.id)
+    return None if broker is None else by_security(broker, names)
 
 
-def _settle_earlier(engine: Engine, broker: PaperBroker, venue: "Venue", now: datetime) -> None:
-    """Settles an execution whose orders were waiting for an open that is known by now."""
+def _has_trader(engine: Engine, account: Account, now: datetime) -> bool:
+    if account.mode != "paper":
+        return True
+    trader = trader_of(engine, account.id)
+    return trader is not None and trader.running(now)
+
+
+def _rely_on_trader(engine: Engine, account: Account, now: datetime) -> None:
+    trader = trader_of(engine, account.id)
+    if trader is None or trader.reconciled_at is None or now - trader.reconciled_at > RECONCILED_WITHIN:
+        said = (
+            "never" if trader is None or trader.reconciled_at is None else f"{trader.reconciled_at:%Y-%m-%d %H:%M} UTC"
+        )
+        raise _NoProposal(
+            f"the books of account {account.id!r} last agreed with the broker's: {said}; its trader has to run "
+            f"(`stockpicker trader {account.id}`)"
+        )
+    holder = _holder(engine, account.id)
+    if holder is not None:
+        raise _NoProposal(f"proposal {holder} is still being executed by the trader of account {account.id!r}")
+
+
+def _holder(engine: Engine, account_id: str) -> str | None:
+    """The account's proposal that is being executed."""
     with engine.connect() as connection:
         holder = connection.execute(
-            select(ledger.open_proposals.c.proposal).where(ledger.open_proposals.c.account == broker.account_id)
+            select(ledger.open_proposals.c.proposal).where(ledger.open_proposals.c.account == account_id)
         ).scalar_one_or_none()
-        under_way = holder is not None and state_of(connection, holder) == "executing"
-    if holder is None or not under_way:
+        return holder if holder is not None and state_of(connection, holder) == "executing" else None
+
+
+def _settle_earlier(engine: Engine, broker: Broker, venue: "Venue", now: datetime) -> None:
+    """Settles an execution whose orders were waiting for an open that is known by now."""
+    holder = _holder(engine, broker.account_id)
+    if holder is None:
         return
-    report = execute(engine, holder, broker, venue, now)
+    try:
+        report = execute(engine, holder, broker, venue, now)
+    except (LockHeld, ClockSkew) as reason:
+        raise _NoProposal(f"proposal {holder} is still being executed: {reason}") from reason
     if report.status not in ("finished", "aborted"):
         raise _NoProposal(f"proposal {holder} is still being executed: {report.message}")
 
 
 def _book(
-    engine: Engine, broker: PaperBroker, actions: Iterable[CorporateAction], session: date, now: datetime
+    engine: Engine,
+    account_id: str,
+    broker: Broker | None,
+    actions: Iterable[CorporateAction],
+    session: date,
+    now: datetime,
 ) -> None:
     events = list(actions)
     ahead = [event for event in events if event.session > session]
@@ -230,34 +375,88 @@ def _book(
             f"the {ahead[0].kind} of {ahead[0].symbol} is on {ahead[0].session}, after the planned session {session}; "
             "pass events up to that session only"
         )
-    broker.apply_corporate_actions(events, now)
+    if isinstance(broker, PaperBroker):
+        broker.apply_corporate_actions(events, now)
     with transaction(engine) as connection:
-        ledger.lock_account(connection, broker.account_id)
+        ledger.lock_account(connection, account_id)
         connection.execute(
-            update(ledger.accounts).where(ledger.accounts.c.id == broker.account_id).values(booked_through=session)
+            update(ledger.accounts).where(ledger.accounts.c.id == account_id).values(booked_through=session)
         )
+
+
+def _read_books(engine: Engine, account_id: str, broker: Broker | None) -> _Books:
+    """The books, which have just agreed with the broker's."""
+    at_work: dict[str, Decimal] = {}
+    for order in broker.open_orders() if broker is not None else ():
+        left = (order.quantity or ZERO) - order.filled_quantity
+        at_work[order.symbol] = at_work.get(order.symbol, ZERO) + (left if order.side == "buy" else -left)
+    with engine.connect() as connection:
+        return _Books(
+            ledger.held_quantities(connection, account_id), accounts.read_account(connection, account_id).cash, at_work
+        )
+
+
+def _names(
+    account: Account, weights: Mapping[str, Decimal], books: _Books, tickers: Mapping[str, str | None]
+) -> tuple[Tickers, dict[str, Decimal]]:
+    """What the broker calls everything concerned, and the targets that have a name there."""
+    names, nameless = tickers_of({*weights, *books.held}, tickers)
+    if stuck := sorted(nameless & set(books.held)):
+        raise _NoProposal(
+            f"{', '.join(stuck)}, held in account {account.id!r}, has no ticker of its own any more; close it at the "
+            "broker, or say in the symbol changes what it is called"
+        )
+    return names, {symbol: weight for symbol, weight in weights.items() if symbol not in nameless}
+
+
+def _times(able: Capabilities, trade_session: date, orders: int, closes: datetime, now: datetime) -> OrderTimes | None:
+    """The deadlines at a real exchange; None at the embedded broker, which fills all of it in its venue's auction."""
+    if able.embedded:
+        return None
+    times = rebalance_times(able, trade_session, orders, trading_calendar(EXCHANGE))
+    if now >= min(times.decide_by, closes):
+        raise _NoProposal(
+            f"orders for {trade_session} had to be decided by {times.decide_by:%Y-%m-%d %H:%M} UTC to be sent in time"
+        )
+    return times
+
+
+def _refuse_what_the_broker_would(document: ProposalDocument, able: Capabilities) -> None:
+    """Nobody is asked to approve what the broker takes from nobody."""
+    reasons = [
+        f"{order.symbol}: {reason}"
+        for order in document.orders
+        if (reason := able.refusal("sp-", order.side, order.quantity, order.order_type, order.time_in_force))
+    ]
+    if reasons:
+        raise _NoProposal(f"{len(reasons)} orders cannot be sent to {document.broker}: {'; '.join(reasons[:3])}")
 
 
 def _plan(
     account: Account,
     limits: risk.Limits,
+    able: Capabilities,
     targets: Mapping[str, Decimal],
     prices: Mapping[str, Decimal],
-    held: Mapping[str, Decimal],
-    cash: Decimal,
+    books: _Books,
     session: date,
     venue: "Venue",
 ) -> tuple[Plan, Decimal]:
     """The orders and the equity they are sized on; raises `_NoProposal` where none are wanted or a limit is broken."""
-    unpriced = sorted(set(held) - set(prices))
+    unpriced = sorted(set(books.held) - set(prices))
     if unpriced:
         raise UnpricedHolding(f"no price on {session} for {', '.join(unpriced)}, held in account {account.id!r}")
-    state = risk.AccountState(cash, held)
+    state = risk.AccountState(books.cash, books.held)
     equity = state.equity(prices)
     if equity <= 0:
         raise _NoProposal(f"the equity of account {account.id!r} is {equity:.2f}; nothing can be sized on it")
     bounds = Bounds(limits.position, limits.gross, limits.order_notional)
-    plan = plan_orders(targets, prices, held, equity, account.policy, bounds=bounds)
+    tradable = Tradable(
+        # Openings are limit orders, unless the broker is its own auction.
+        fractional_longs=able.fractional_longs and ("limit", "day") in able.fractional_orders,
+        fractional_holdings=able.fractional_longs,
+    )
+    plan = plan_orders(targets, prices, books.held, equity, account.policy, tradable, books.at_work, bounds)
     if not plan.orders:
         raise _NoProposal(f"nothing to trade: account {account.id!r} holds what {session} asks for")
     age = (venue.trade_session(session) - session).days

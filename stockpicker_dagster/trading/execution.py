@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading import intents, ledger, locks, risk
 from stockpicker_dagster.trading.accounts import Halted, halt_in_force, read_account
@@ -32,9 +33,11 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Unknown,
 )
+from stockpicker_dagster.trading.brokers.by_security import by_security
 from stockpicker_dagster.trading.clocks import Clocks, latest_time
 from stockpicker_dagster.trading.intents import UNKNOWN, Attempt, Key, key_of
 from stockpicker_dagster.trading.locks import Lock
+from stockpicker_dagster.trading.order_times import EXCHANGE, window_of
 from stockpicker_dagster.trading.proposal import (
     ProposedOrder,
     StoredProposal,
@@ -47,6 +50,7 @@ from stockpicker_dagster.trading.proposal import (
 from stockpicker_dagster.trading.rebalance import PHASES
 from stockpicker_dagster.trading.reconciliation import import_fills, reconcile
 from stockpicker_dagster.trading.signatures import TrustedKeys
+from stockpicker_dagster.trading.tickers import Tickers
 
 if TYPE_CHECKING:  # the price sources bring a data frame library, which execution has no use for
     from stockpicker_dagster.market.sources import Venue
@@ -138,6 +142,7 @@ def execute(
     """
     clock: Clock = now if callable(now) else lambda: now
     found = load(engine, reference)
+    broker = by_security(broker, Tickers(found.document.tickers))
     _refuse_other_broker(engine, found, broker)
     if found.state in ("executed", "aborted"):
         return _report_ended(engine, found)
@@ -147,12 +152,45 @@ def execute(
     try:
         if found.state != "executing":
             _refuse_other_number(found, broker)
+            for earlier in _still_claimed(engine, found):
+                # Only a flattening takes the account of an execution that has not ended.
+                wound_down = _Execution(engine, earlier, broker, venue, clocks, checkpoint, own).wind_down(found.id)
+                if wound_down is not None:
+                    return replace(wound_down, proposal=found.id)
             _claim(engine, found.id, clocks.now(), own, trusted)
             checkpoint("claimed")
         return _Execution(engine, found, broker, venue, clocks, checkpoint, own).run()
     finally:
         if lock is None:
             locks.release(engine, own)
+
+
+def observe(engine: Engine, reference: str) -> ExecutionReport:
+    """Where the execution of a proposal stands, by what the ledger knows; nothing is asked and nothing sent."""
+    found = load(engine, reference)
+    if found.state in ("executed", "aborted"):
+        return _report_ended(engine, found)
+    if found.state not in ("approved", "executing"):
+        return ExecutionReport(found.id, "nothing", f"proposal {found.id} is {found.state}")
+    with engine.connect() as connection:
+        orders = _executed_orders(connection, found, {})
+    doing = "is being executed" if found.state == "executing" else "waits for its execution"
+    return ExecutionReport(
+        found.id, "working", f"proposal {found.id} {doing} by the trader of account {found.document.account!r}", orders
+    )
+
+
+def _still_claimed(engine: Engine, found: StoredProposal) -> list[StoredProposal]:
+    """Executions of the account that have not ended, where `found` is a flattening."""
+    if found.document.kind != "flatten":
+        return []
+    wanted = (
+        select(ledger.executions.c.proposal)
+        .join(ledger.proposals, ledger.executions.c.proposal == ledger.proposals.c.id)
+        .where(ledger.proposals.c.account == found.document.account, ledger.executions.c.status == "claimed")
+    )
+    with engine.connect() as connection:
+        return [read_proposal(connection, identity) for identity in connection.execute(wanted).scalars().all()]
 
 
 def _real(broker: Broker) -> bool:
@@ -327,18 +365,34 @@ class _Execution:
             return self._report("working", message)
         if self._waits:
             return self._report("working", "; ".join(self._waits))
-        self._record(
-            [
-                BrokerOrder(a.id, "", "cancelled", ZERO, self._notes.get(a.key, "it never reached the broker"))
-                for a in unknown
-            ]
-        )
+        self._close_unknown("it never reached the broker")
         return self._end("finished", "; ".join(self._stopped))
+
+    def _close_unknown(self, reason: str) -> None:
+        """Enters orders as ended that the broker does not know and never will."""
+        unknown = [attempt for attempt in self._attempts().values() if attempt.status == UNKNOWN]
+        self._record([BrokerOrder(a.id, "", "cancelled", ZERO, self._notes.get(a.key, reason)) for a in unknown])
 
     def _describe_wait(self, working: int) -> str:
         if isinstance(self._broker, AuctionBroker):
             return f"{working} orders wait for the open of {self._document.trade_session}; execute again later"
         return f"{working} orders are working at the broker; execute again later"
+
+    def wind_down(self, successor: str) -> ExecutionReport | None:
+        """Ends this execution for a flattening: cancels what is working; a report while something has not ended."""
+        said = f"given up for the flattening {successor}"
+        self._learn()
+        self._cancel_working(said)
+        waiting = [
+            attempt
+            for attempt in self._attempts().values()
+            if not attempt.ended and not (attempt.status == UNKNOWN and self._never_arrives(attempt))
+        ]
+        if waiting:
+            return self._report("working", f"{len(waiting)} orders of proposal {self._found.id} have yet to end")
+        self._close_unknown(said)
+        self._end("finished", said)
+        return None
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -386,12 +440,28 @@ class _Execution:
         return able.absence_is_final(attempt.sent_at, now) and able.may_send_again(attempt.sent_at, now)
 
     def _not_yet(self, waiting: Sequence[tuple[ProposedOrder, Attempt | None]]) -> str | None:
-        """Day orders wait for the market to be open, so that their limit and their time are about this session."""
-        if not any(order.time_in_force == "day" for order, _ in waiting) or isinstance(self._broker, AuctionBroker):
+        """Why orders wait: for the broker's window, and day orders for the market to be open, so that their limit and
+        their time are about this session."""
+        if isinstance(self._broker, AuctionBroker):
+            return None
+        if self._clocks.real and not self._broker.capabilities.manual:
+            for time_in_force in sorted({order.time_in_force for order, _ in waiting}):
+                opens = self._window(time_in_force)[0]
+                if self._clocks.now() < opens:
+                    return f"{len(waiting)} orders wait until {opens:%Y-%m-%d %H:%M} UTC, when they are taken"
+        if not any(order.time_in_force == "day" for order, _ in waiting):
             return None
         if self._broker.clock().is_open is False:
             return f"{len(waiting)} orders wait for the market to open"
         return None
+
+    def _window(self, time_in_force: str) -> tuple[datetime, datetime]:
+        """From when until when orders are sent for the session that the proposal trades in."""
+        session = self._document.trade_session
+        opens, closes = window_of(self._broker.capabilities, time_in_force, session)
+        if time_in_force == "day":
+            opens = trading_calendar(EXCHANGE).open_at(session)
+        return opens, closes
 
     def _too_late(self, order: ProposedOrder) -> bool:
         end = self._end_of_sending(order)
@@ -401,7 +471,11 @@ class _Execution:
         return True
 
     def _end_of_sending(self, order: ProposedOrder) -> datetime:
-        return self._document.expires_at if order.time_in_force == "day" else self._document.decidable_until
+        if order.time_in_force == "day":
+            return self._document.expires_at
+        if self._clocks.real and self._document.decide_by is not None:
+            return min(self._document.expires_at, self._window(order.time_in_force)[1])
+        return self._document.decidable_until
 
     def _too_many(self) -> bool:
         """Whether the account has sent as much within a minute as its limit allows; the rest goes with a later pass."""
@@ -471,7 +545,12 @@ class _Execution:
         return reason
 
     def _drift(self) -> str | None:
-        """Why the account is not the one that was planned on, our own fills aside; None if it is."""
+        """Why the account is not the one that was planned on, our own fills aside; None if it is.
+
+        A flattening closes what is there: no more of anything than was approved, and nothing across zero.
+        """
+        if self._document.kind == "flatten":
+            return self._foreign_orders()
         expected = dict(self._document.holdings)
         with self._engine.connect() as connection:
             for symbol, quantity in _own_fills(connection, self._found.id):
@@ -489,6 +568,9 @@ class _Execution:
         names = {*held, *expected}
         if changed := sorted(name for name in names if held.get(name, ZERO) != expected.get(name, ZERO)):
             return f"holdings have changed since the plan was made: {', '.join(changed)}"
+        return self._foreign_orders()
+
+    def _foreign_orders(self) -> str | None:
         own = {attempt.id for attempt in self._attempts().values()}
         foreign = [order for order in self._broker.open_orders() if order.client_order_id not in own]
         if foreign:
@@ -603,6 +685,9 @@ class _Execution:
     def _fresh_prices(self) -> tuple[dict[str, Decimal], set[str]]:
         """The latest prices of everything concerned, and the names for which only the planned one is known."""
         planned, names = self._document.prices, sorted(self._document.prices)
+        if self._broker.capabilities.manual:
+            # Nobody quotes here; the list tells the person within which prices to trade.
+            return dict(planned), set()
         if isinstance(self._broker, AuctionBroker):
             return {**planned, **(self._venue.opens(self._document.trade_session, names) or {})}, set()
         fresh: dict[str, Decimal] = {}
@@ -649,6 +734,10 @@ class _Execution:
         if isinstance(self._broker, AuctionBroker):
             return
         now = self._clocks.now()
+        if self._broker.capabilities.manual:
+            if now >= self._document.expires_at:
+                self._cancel_working("the session is over")
+            return
         late = {
             attempt.key: attempt
             for attempt in self._attempts().values()
@@ -675,7 +764,10 @@ class _Execution:
     def _halted(self, reason: str) -> ExecutionReport:
         """Cancels what is working, which is always allowed, and leaves the rest for after a resumption."""
         self._flush()
-        said = f"{intents.HALTED}: {reason}" if not reason.startswith(intents.HALTED) else reason
+        self._cancel_working(f"{intents.HALTED}: {reason}" if not reason.startswith(intents.HALTED) else reason)
+        return self._report("halted", reason)
+
+    def _cancel_working(self, said: str) -> None:
         answers = [
             self._broker.cancel(attempt.id, said)
             for attempt in self._attempts().values()
@@ -683,7 +775,6 @@ class _Execution:
         ]
         self._record([replace(a, reason=said) for a in answers if isinstance(a, BrokerOrder)])
         self._import_fills()
-        return self._report("halted", reason)
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []

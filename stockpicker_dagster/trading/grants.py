@@ -38,6 +38,8 @@ READ_BY_ALL = (
     "ticket_fills",
     "ticket_orders",
     "ticket_statements",
+    "tickers",
+    "traders",
     "trials",
 )
 """Everything but secrets: people, tokens, sessions, targets of notices and what is sent to them."""
@@ -93,7 +95,7 @@ def _trader_lines(trader: str) -> list[str]:
         "-- A trader executes; it cannot decide, and sees no secret of a person.",
         f"GRANT SELECT ON {', '.join(READ_BY_ALL)}, outbox, notice_targets TO {trader};",
         f"GRANT SELECT (name, role, disabled_at, created_at) ON people TO {trader};",
-        f"GRANT INSERT, UPDATE ON {written} TO {trader};",
+        f"GRANT INSERT, UPDATE ON {written}, traders TO {trader};",
         f"GRANT UPDATE (cash, strategy, booked_through) ON accounts TO {trader};",
         f"GRANT UPDATE ON counters TO {trader};",
         f"GRANT INSERT ON outcomes TO {trader};",
@@ -108,7 +110,7 @@ def _dagster_lines(dagster: str) -> list[str]:
         f"GRANT SELECT ON {', '.join(READ_BY_ALL)}, outbox, notice_targets TO {dagster};",
         f"GRANT SELECT (name, role, disabled_at, created_at) ON people TO {dagster};",
         f"GRANT INSERT, UPDATE ON {written} TO {dagster};",
-        f"GRANT INSERT ON accounts TO {dagster};",
+        f"GRANT INSERT ON accounts, tickers TO {dagster};",
         f"GRANT UPDATE (cash, strategy, booked_through) ON accounts TO {dagster};",
         f"GRANT UPDATE ON counters TO {dagster};",
         f"GRANT INSERT ON outcomes TO {dagster};",

@@ -8,7 +8,7 @@ Money, prices and share counts are exact decimals; shares are signed (short is n
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -377,6 +377,30 @@ ticket_statements = Table(
 )
 """What a person last read off the broker's own pages; `positions` is JSON of signed shares by symbol."""
 
+tickers = Table(
+    "tickers",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("security", String(32), primary_key=True),
+    Column("told_at", UtcTime, primary_key=True),
+    Column("ticker", String(32), nullable=False),
+)
+"""What the account's broker calls a security whose ticker is not its id; the newest row counts."""
+
+traders = Table(
+    "traders",
+    metadata,
+    Column("account", ForeignKey("accounts.id"), primary_key=True),
+    Column("owner", String(128), nullable=False),
+    Column("fencing", Integer, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("reconciled_at", UtcTime),
+)
+"""What the trader process of an account last said of itself; `problem` is empty while there is none."""
+
 notice_targets = Table(
     "notice_targets",
     metadata,
@@ -424,6 +448,7 @@ APPEND_ONLY = (
     "account_changes",
     "equity_marks",
     "ticket_fills",
+    "tickers",
 )
 """The tables whose rows the database itself refuses to change or delete."""
 
@@ -433,6 +458,9 @@ _LOCK_ACCOUNT = select(accounts.c.id).where(accounts.c.id == bindparam("account"
 _HELD = select(positions.c.symbol, positions.c.quantity).where(positions.c.account == bindparam("account"))
 _LAST_FILL = (
     select(fills.c.fill_id).where(fills.c.account == bindparam("account")).order_by(fills.c.sequence.desc()).limit(1)
+)
+_OWN_INTENTS = select(order_intents.c.id, order_intents.c.symbol).where(
+    order_intents.c.account == bindparam("account"), order_intents.c.id.in_(bindparam("named", expanding=True))
 )
 _FILLS_KNOWN = select(fills.c.fill_id).where(
     fills.c.account == bindparam("account"), fills.c.fill_id.in_(bindparam("named", expanding=True))
@@ -515,12 +543,19 @@ def held_quantities(connection: Connection, account: str) -> dict[str, Decimal]:
 def record_fills(connection: Connection, account: str, reported: Iterable[Fill], now: datetime) -> int:
     """Enters fills that the ledger does not have yet, with their effect on position and cash; says how many.
 
-    The caller holds the account's lock. A fill that is delivered twice is entered once.
+    The caller holds the account's lock. A fill that is delivered twice is entered once. Fills of orders that are not
+    this account's own are left out: what others did there is for `reconciliation` to find.
     """
     delivered = list(reported)
     named = [fill.fill_id for fill in delivered]
     known = set(connection.execute(_FILLS_KNOWN, {"account": account, "named": named}).scalars())
-    fresh = [fill for fill in delivered if fill.fill_id not in known]
+    own = own_intents(connection, account, [fill.client_order_id for fill in delivered])
+    fresh = [
+        # Whatever the broker calls the security by now, it is the one that was ordered.
+        replace(fill, symbol=own[fill.client_order_id])
+        for fill in delivered
+        if fill.fill_id not in known and fill.client_order_id in own
+    ]
     last = connection.execute(_LAST_SEQUENCE, {"account": account}).scalar_one() or 0
     for sequence, fill in enumerate(fresh, start=last + 1):
         connection.execute(
@@ -540,6 +575,12 @@ def record_fills(connection: Connection, account: str, reported: Iterable[Fill],
         move_cash(connection, account, f"fill {fill.fill_id}", fill.cash, now)
     move_positions(connection, positions, account, [(fill.symbol, fill.quantity) for fill in fresh])
     return len(fresh)
+
+
+def own_intents(connection: Connection, account: str, client_order_ids: Iterable[str]) -> dict[str, str]:
+    """Which of these client ids are intents of the account, each with the symbol that was ordered."""
+    named = sorted(set(client_order_ids))
+    return {row.id: row.symbol for row in connection.execute(_OWN_INTENTS, {"account": account, "named": named})}
 
 
 def last_fill(connection: Connection, account: str) -> str | None:

@@ -82,9 +82,10 @@ class ProposalDocument:
 
     `session` is the trading day whose close the plan follows, `trade_session` the one whose open fills it; both prices
     and targets are those of `session`. It is void from `expires_at` on. `kind` is `rebalance` or `flatten`, which only
-    reduces and passes a halt. Nobody decides and nothing goes into an auction from `decide_by` on, where it is given,
-    else from `expires_at` on. `broker_account` is the broker's number of the account, `volumes` mean daily volumes in
-    shares, empty where they are not known, and `run` the Dagster run that made the plan.
+    reduces and passes a halt. Nobody decides from `decide_by` on, where it is given, else from `expires_at` on.
+    `broker_account` is the broker's number of the account, `volumes` mean daily volumes in shares, empty where they are
+    not known, and `run` the Dagster run that made the plan. `tickers` are what the broker calls securities whose ticker
+    is not their id.
     """
 
     account: str
@@ -119,6 +120,7 @@ class ProposalDocument:
     volumes: Mapping[str, Decimal] = field(default_factory=dict, metadata=LATER)
     run: str = field(default="", metadata=LATER)
     decide_by: datetime | None = field(default=None, metadata=LATER)
+    tickers: Mapping[str, str] = field(default_factory=dict, metadata=LATER)
 
     @property
     def decidable_until(self) -> datetime:
@@ -182,12 +184,15 @@ def build(
     run: str = "",
     auction_openings: bool = True,
     auction_reductions: bool = True,
+    auction: str = "opg",
     decide_by: datetime | None = None,
+    tickers: Mapping[str, str] | None = None,
 ) -> ProposalDocument:
     """The document that proposes `plan` for `account`; of `prices`, those of the names concerned are kept.
 
-    `auction_openings` and `auction_reductions`: whether those go into the opening auction as market orders. Openings
-    that do not are limit orders within the policy's collar, in slices; reductions that do not are day orders.
+    `auction_openings` and `auction_reductions`: whether those go into an auction as market orders; reductions into
+    `auction`, `opg` or `cls`. Openings that do not are limit orders within the policy's collar, in slices; reductions
+    that do not are day orders, and so is what is no whole number of shares. A flattening has no collar.
 
     Raises `InvalidInput` where the proposal would be void already or trade in its own past.
     """
@@ -216,7 +221,14 @@ def build(
         holdings=dict(holdings),
         targets={symbol: weight for symbol, weight in targets.items() if weight},
         prices={symbol: prices[symbol] for symbol in concerned},
-        orders=_as_sent(plan, account.policy, limits.collar, equity, auction_openings, auction_reductions),
+        orders=_as_sent(
+            plan,
+            account.policy,
+            limits.collar if kind == "rebalance" else None,
+            equity,
+            auction_openings,
+            auction if auction_reductions else "day",
+        ),
         without_price=plan.without_price,
         too_small=plan.too_small,
         model_id=model_id,
@@ -229,6 +241,7 @@ def build(
         volumes={symbol: volume for symbol, volume in (volumes or {}).items() if symbol in concerned},
         run=run,
         decide_by=None if decide_by is None else decide_by.astimezone(UTC),
+        tickers={security: ticker for security, ticker in (tickers or {}).items() if security in concerned},
     )
 
 
@@ -429,13 +442,13 @@ def lapse(connection: Connection, proposal: str, now: datetime) -> None:
 
 
 def _as_sent(
-    plan: Plan, policy: Policy, collar: Decimal, equity: Decimal, auction_openings: bool, auction_reductions: bool
+    plan: Plan, policy: Policy, collar: Decimal | None, equity: Decimal, auction_openings: bool, reductions: str
 ) -> tuple[ProposedOrder, ...]:
     """The orders as they will be sent: reductions first, openings in their slices."""
-    reductions = [order for order in plan.orders if order.phase == "reductions"]
+    closing = [order for order in plan.orders if order.phase == "reductions"]
     openings = [order for order in plan.orders if order.phase == "openings"]
-    sent = [_proposed(order, collar, "opg" if auction_reductions else "day") for order in reductions]
-    if auction_openings:
+    sent = [_proposed(order, collar, reductions if _whole(order) else "day") for order in closing]
+    if auction_openings or collar is None:
         return (*sent, *(_proposed(order, collar, "opg") for order in openings))
     return (
         *sent,
@@ -446,11 +459,17 @@ def _as_sent(
     )
 
 
+def _whole(order: PlannedOrder) -> bool:
+    return order.quantity == order.quantity.to_integral_value()
+
+
 def _proposed(
-    order: PlannedOrder, collar: Decimal, time_in_force: str, number: int = 1, limit: Decimal | None = None
+    order: PlannedOrder, collar: Decimal | None, time_in_force: str, number: int = 1, limit: Decimal | None = None
 ) -> ProposedOrder:
-    low = (order.reference_price * (1 - collar)).quantize(_COLLAR_STEP, ROUND_CEILING)
-    high = (order.reference_price * (1 + collar)).quantize(_COLLAR_STEP, ROUND_FLOOR)
+    low = high = None
+    if collar is not None:
+        low = max((order.reference_price * (1 - collar)).quantize(_COLLAR_STEP, ROUND_CEILING), ledger.ZERO)
+        high = (order.reference_price * (1 + collar)).quantize(_COLLAR_STEP, ROUND_FLOOR)
     return ProposedOrder(
         symbol=order.symbol,
         side=order.side,
@@ -459,7 +478,7 @@ def _proposed(
         reference_price=order.reference_price,
         order_type="market" if limit is None else "limit",
         time_in_force=time_in_force,
-        collar_low=max(low, ledger.ZERO),
+        collar_low=low,
         collar_high=high,
         limit_price=limit,
         slice=number,

@@ -104,10 +104,12 @@ class Plan:
 class Venue:
     """What can be traded: `lots` are shares per lot by symbol (one where a symbol is not listed).
 
-    `fractional_longs`: longs can be held in fractions; shorts are whole lots everywhere.
+    `fractional_longs`: longs can be opened in fractions; shorts are whole lots everywhere. `fractional_holdings`: longs
+    may be held in fractions that came about otherwise; what is traded of them is whole lots, until all of it goes.
     """
 
     fractional_longs: bool = False
+    fractional_holdings: bool = False
     lots: Mapping[str, Decimal] = field(default_factory=dict)
 
     def step(self, symbol: str, wanted: Decimal) -> Decimal:
@@ -162,6 +164,8 @@ def plan_orders(
         # Held to the lot already: another lot to and fro would only cost.
         settled = now * exact > 0 and abs(now - exact) < step
         wanted = now if settled else _truncated(exact, step)
+        if now % step and now * wanted > 0:
+            wanted = now + _truncated(exact - now, step)
         changes[symbol] = _Change(symbol, now, wanted, exact, prices[symbol], step)
     if venue.fractional_longs:
         _balance_with_fractions(changes, equity, bounds)
@@ -345,5 +349,5 @@ def _check_inputs(prices: Mapping[str, Decimal], held: Mapping[str, Decimal], eq
             f"no price for {', '.join(unpriced)}, held in the account; bring their prices or book their delisting"
         )
     broken = sorted(symbol for symbol, quantity in held.items() if quantity != quantity.to_integral_value())
-    if broken and not venue.fractional_longs:
+    if broken and not (venue.fractional_longs or venue.fractional_holdings):
         raise InvalidInput(f"{held[broken[0]]} shares of {broken[0]} are held; only whole shares can be traded here")

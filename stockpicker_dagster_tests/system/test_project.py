@@ -60,6 +60,7 @@ OF_SEVERAL_FILES = {
     "research/backtest/test_dating.py",
     "research/backtest/test_vectorbt.py",
     "trading/brokers/test_conformance.py",
+    "trading/test_any_broker.py",
 }
 
 

@@ -69,6 +69,7 @@ class Market:
     prices: Mapping[str, Decimal]
     opened: bool = True
     simulated: bool = True
+    exchange: str = "XNYS"
 
     def window(self, session: date, latest_stored: date, now: datetime) -> Window | None:
         """Always open."""

@@ -32,6 +32,7 @@ class SetMarket:
     opened: bool = True
     hours: int = 12
     simulated: bool = True
+    exchange: str = "XNYS"
 
     def window(self, session: date, latest_stored: date, now: datetime) -> Window | None:
         """Open from the evening of the session for `hours`, and only for the latest session."""

@@ -57,6 +57,10 @@ class Venue(Protocol):
     def simulated(self) -> bool:
         """Whether the venue is invented, its clock included."""
 
+    @property
+    def exchange(self) -> str:
+        """The name of the exchange's calendar, such as `XNYS`."""
+
     def window(self, session: date, latest_stored: date, now: datetime) -> Window | None:
         """When a proposal planned after the close of `session` may be decided and executed.
 

@@ -23,6 +23,11 @@ class ExchangeVenue:
     source: PriceSource
     simulated: bool = False
 
+    @property
+    def exchange(self) -> str:
+        """The calendar's name."""
+        return self.calendar.name
+
     def window(self, session: date, latest_stored: date, now: datetime) -> Window | None:
         """From the close of `session` to two minutes before the next open, if that lies ahead and prices are stored."""
         if session != latest_stored or session != self.calendar.last_completed(now):

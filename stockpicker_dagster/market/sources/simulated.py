@@ -271,6 +271,7 @@ class SimulatedVenue:
 
     market: SimulatedMarket
     simulated: bool = True
+    exchange: str = CALENDAR
 
     def window(self, session: date, latest_stored: date, now: datetime) -> Window | None:
         """24 hours from `now` for a plan of the last stored session; None for any earlier one."""

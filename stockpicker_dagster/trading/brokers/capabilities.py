@@ -52,7 +52,8 @@ class Capabilities:
     its id; after it, never. `late_arrival`: how long after a submission without an answer the order may still appear,
     so that the broker not knowing it proves nothing yet. `replaces`: orders can be changed in place safely.
     `requests_per_minute`: the most that may be asked of it (None: no limit). `reports_movements`: it says itself what
-    dividends, splits, fees and interest did to the account. `manual`: a person places the orders.
+    dividends, splits, fees and interest did to the account. `manual`: a person places the orders. `embedded`: its books
+    are kept here, so that they agree with the ledger to the last decimal at every instant.
     """
 
     shorts: bool
@@ -69,6 +70,7 @@ class Capabilities:
     requests_per_minute: int | None = None
     reports_movements: bool = False
     manual: bool = False
+    embedded: bool = False
 
     def may_send_again(self, first_sent_at: datetime, now: datetime) -> bool:
         """Whether sending the same client id once more cannot make a second order."""

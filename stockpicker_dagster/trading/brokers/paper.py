@@ -90,6 +90,7 @@ class PaperBroker:
     capabilities = Capabilities(
         shorts=True,
         holds_openings=True,
+        embedded=True,
         client_id_length=128,
         verified="embedded; its own books are reconciled with the ledger after every execution",
     )

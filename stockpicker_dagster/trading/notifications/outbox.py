@@ -118,7 +118,7 @@ def _proposal_text(identity: str, document: ProposalDocument) -> str:
         "",
         f"Session: {document.session}, to trade on {document.trade_session}",
         f"Orders: {counted}, worth {value:,.0f} at reference prices; equity {document.equity:,.0f}",
-        f"Expires: {document.expires_at:%Y-%m-%d %H:%M} UTC",
+        f"Expires: {document.decidable_until:%Y-%m-%d %H:%M} UTC",
         "",
         "Look at it and decide on the console, or with `stockpicker approve` and `stockpicker deny`. Nobody is ever "
         "asked to decide by answering a message.",

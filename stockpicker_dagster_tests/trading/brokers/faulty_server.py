@@ -110,6 +110,7 @@ class FaultyServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_object: FaultyServer
     timeout = 30
 

@@ -1,0 +1,469 @@
+"""From a plan to fills at any broker: proposed, announced, approved, sent once, filled, reconciled, day after day."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, insert, select
+
+from stockpicker_dagster.market.calendar import trading_calendar
+from stockpicker_dagster.market.sources.exchange import ExchangeVenue
+from stockpicker_dagster.trading import accounts, desk, ledger, reconciliation
+from stockpicker_dagster.trading.account_policy import Setup, open_account
+from stockpicker_dagster.trading.approval import decide
+from stockpicker_dagster.trading.brokers import Broker
+from stockpicker_dagster.trading.brokers.connections import DATA_URL, connect
+from stockpicker_dagster.trading.brokers.ticket.export import hand_out
+from stockpicker_dagster.trading.brokers.ticket.reports import state_holdings, take_fills
+from stockpicker_dagster.trading.execution import ExecutionReport
+from stockpicker_dagster.trading.notifications import outbox
+from stockpicker_dagster.trading.proposal import load
+from stockpicker_dagster_tests.trading.brokers import alpaca_server, interactive_brokers_server
+from stockpicker_dagster_tests.trading.brokers.alpaca_server import AlpacaServer
+from stockpicker_dagster_tests.trading.brokers.exchange import EVENING, MONDAY, TUESDAY, Exchange
+from stockpicker_dagster_tests.trading.brokers.interactive_brokers_server import InteractiveBrokersServer
+from stockpicker_dagster_tests.trading.brokers.venues import AlpacaVenue, InteractiveBrokersVenue
+
+CALENDAR = trading_calendar("XNYS")
+CASH = Decimal(1_000_000)
+WEDNESDAY = date(2024, 3, 6)
+ROOMY = {"net": Decimal(1), "position": Decimal(1), "order_notional": Decimal(1_000_000), "gross": Decimal(2)}
+
+
+class Stand:
+    """One account at one broker, with the steps of a rebalance as short calls."""
+
+    kind = ""
+    number = ""
+
+    def __init__(self, engine: Engine, base_url: str) -> None:
+        self.engine = engine
+        self.market = Exchange(cash=CASH, instant=False)
+        self.kept: Broker | None = None
+        self.session = MONDAY
+        self.prices = dict.fromkeys(("AAA", "BBB", "CCC", "BRK-B"), 50.0)
+        self.tickers: dict[str, str | None] = {}
+        setup = Setup(broker=self.kind, base_url=base_url, broker_account=self.number, limits=dict(ROOMY))  # type: ignore[arg-type]
+        open_account(engine, "us", setup, CASH, "os:me", EVENING)
+
+    @property
+    def now(self) -> datetime:
+        return self.market.now
+
+    def connect(self, engine: Engine, account: str) -> Broker:
+        """The account's broker, kept because making one reads the certificates of this machine."""
+        self.kept = self.kept or self.reach(engine, account)
+        return self.kept
+
+    def reach(self, engine: Engine, account: str) -> Broker:
+        """A fresh adapter."""
+        raise NotImplementedError
+
+    def propose(self, targets: Mapping[str, float], **more: Any) -> desk.ProposalOutcome:
+        asked: dict[str, Any] = {
+            "account_id": "us",
+            "strategy": "momentum",
+            "author": "os:author",
+            "session": self.session,
+            "targets": targets,
+            "reference_prices": self.prices,
+            "corporate_actions": (),
+            "venue": ExchangeVenue(CALENDAR, None),  # type: ignore[arg-type]
+            "venue_name": "yahoo",
+            "latest_stored": self.session,
+            "model_id": "model-1",
+            "code_version": "code-1",
+            "data_version": "data-1",
+            "limits": {},
+            "now": self.now,
+            "tickers": self.tickers,
+            "connect": self.connect,
+        }
+        return desk.propose(self.engine, **{**asked, **more})
+
+    def proposed(self, targets: Mapping[str, float]) -> str:
+        outcome = self.propose(targets)
+        assert outcome.id is not None, outcome.reason
+        return outcome.id
+
+    def approve(self, proposal: str) -> None:
+        decide(self.engine, proposal, "os:approver", "approve", "", self.now)
+
+    def execute(self) -> ExecutionReport:
+        venue = ExchangeVenue(CALENDAR, None)  # type: ignore[arg-type]
+        return desk.execute_approved(
+            self.engine, "momentum", self.session, venue, lambda: self.now, connect=self.connect
+        )
+
+    def fill_all(self) -> None:
+        """The market fills everything that is working."""
+        for order in [order for order in self.market.orders if order.open]:
+            self.market.fill(order)
+
+    def rebalance(self, targets: Mapping[str, float]) -> ExecutionReport:
+        """Evening, approval, open, fills, close, and the next evening."""
+        self.approve(self.proposed(targets))
+        report = self.execute()
+        assert report.status == "working", report.message
+        trades_in = CALENDAR.next_session(self.session)
+        self.market.open_session(trades_in)
+        for _ in range(8):
+            report = self.execute()
+            if report.status != "working":
+                break
+            self.market.advance(seconds=5)
+            self.fill_all()
+        self.market.close_session(trades_in)
+        self.session = trades_in
+        self.market.at(trades_in, 20, 15)
+        return report
+
+    def books(self) -> dict[str, Decimal]:
+        with self.engine.connect() as connection:
+            return ledger.held_quantities(connection, "us")
+
+    def reconciled(self) -> reconciliation.Reconciliation:
+        return desk.reconcile_account(self.engine, "us", self.now, connect=self.connect)
+
+
+class AlpacaStand(Stand):
+    kind, number = "alpaca", alpaca_server.NUMBER
+
+    def __init__(self, engine: Engine, server: AlpacaServer) -> None:
+        super().__init__(engine, server.url)
+        server.exchange = self.market
+        self.server = server
+
+    def reach(self, engine: Engine, account: str) -> Broker:
+        secrets = {"APCA_API_KEY_ID__US": alpaca_server.KEY, "APCA_API_SECRET_KEY": alpaca_server.SECRET}
+        return connect(engine, account, now=lambda: self.now, environment={**secrets, DATA_URL: self.server.url})
+
+
+class InteractiveBrokersStand(Stand):
+    kind, number = "interactive_brokers", interactive_brokers_server.NUMBER
+
+    def __init__(self, engine: Engine, server: InteractiveBrokersServer) -> None:
+        super().__init__(engine, server.api)
+        self.market.unique_for = timedelta(hours=24)
+        server.exchange = self.market
+        self.server = server
+
+    def reach(self, _engine: Engine, account: str) -> Broker:
+        broker = InteractiveBrokersVenue(self.server).broker()
+        broker.account_id = account
+        return broker
+
+
+class TicketStand(Stand):
+    kind, number = "ticket", "HOOD1"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, "ticket://person")
+        state_holdings(engine, "us", "symbol,quantity\n", CASH, "os:me", EVENING - timedelta(hours=1))
+
+    def reach(self, engine: Engine, account: str) -> Broker:
+        return connect(engine, account, now=lambda: self.now)
+
+    def fill_all(self) -> None:
+        """The person places what is on the list, and reports it."""
+        lines = ["order,quantity,price,fees,time"]
+        moment = f"{self.now:%Y-%m-%d %H:%M:%S}+00:00"
+        lines += [f"{each.order},{each.quantity},50,0,{moment}" for each in hand_out(self.engine, "us", self.now)]
+        take_fills(self.engine, "us", "\n".join(lines), "os:me", self.now)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciliation, "PAUSES", (0.0,))
+
+
+@pytest.fixture
+def stand(request: pytest.FixtureRequest, new_ledger: Callable[[], Engine]) -> Iterator[Stand]:
+    kind = getattr(request, "param", "alpaca")
+    if kind == "ticket":
+        yield TicketStand(new_ledger())
+    elif kind == "alpaca":
+        with AlpacaServer() as server:
+            yield AlpacaStand(new_ledger(), server)
+    else:
+        with InteractiveBrokersServer() as server:
+            yield InteractiveBrokersStand(new_ledger(), server)
+
+
+every = pytest.mark.parametrize("stand", ["alpaca", "interactive_brokers", "ticket"], indirect=True)
+served = pytest.mark.parametrize("stand", ["alpaca", "interactive_brokers"], indirect=True)
+
+
+def intents(stand: Stand) -> list[Any]:
+    with stand.engine.connect() as connection:
+        return list(connection.execute(select(ledger.order_intents).order_by(ledger.order_intents.c.created_at)))
+
+
+@every
+def test_two_days_of_trading_end_with_books_that_agree(stand: Stand) -> None:
+    shorts = stand.kind != "ticket"
+    first = stand.rebalance({"AAA": 0.4, "BBB": -0.4 if shorts else 0.4})
+    assert (first.status, {order.status for order in first.orders}) == ("finished", {"filled"}), first.message
+    second = stand.rebalance({"AAA": 0.2, "CCC": -0.3 if shorts else 0.3})
+    assert (second.status, {order.status for order in second.orders}) == ("finished", {"filled"}), second.message
+    equity = CASH * Decimal("0.98")
+    # By hand: shares of 50 that a fraction of equity buys, whole.
+    assert stand.books()["AAA"] == int(equity * Decimal("0.2") / 50)
+    assert stand.books().keys() == {"AAA", "CCC"}
+    assert stand.books() == stand.connect(stand.engine, "us").positions()
+    assert stand.reconciled().agrees
+    sent = intents(stand)
+    assert len(sent) == len({row.id for row in sent}) == len(first.orders) + len(second.orders)
+    if stand.kind != "ticket":
+        assert sorted(order.client_id for order in stand.market.orders) == sorted(row.id for row in sent)
+
+
+@served
+def test_reductions_go_into_the_auction_and_openings_follow_as_collared_limits(stand: Stand) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    report = stand.rebalance({"AAA": 0.2, "BBB": -0.6})
+    assert report.status == "finished"
+    by_phase = {row.phase: row for row in intents(stand) if row.proposal == report.proposal}
+    assert by_phase["reductions"].time_in_force == "opg"
+    opening = by_phase["openings"]
+    assert (opening.order_type, opening.time_in_force) == ("limit", "day")
+    # 3 % below the reference for a short.
+    assert opening.limit_price == Decimal("48.50")
+    assert opening.created_at >= CALENDAR.open_at(WEDNESDAY)
+    assert by_phase["reductions"].created_at < CALENDAR.open_at(WEDNESDAY)
+
+
+@served
+def test_it_is_decided_before_the_auction_closes_and_void_before_the_session_does(stand: Stand) -> None:
+    document = load(stand.engine, stand.proposed({"AAA": 0.4, "BBB": -0.4})).document
+    cut_off = CALENDAR.open_at(TUESDAY) - timedelta(minutes=2)
+    assert document.decide_by is not None
+    assert cut_off - timedelta(minutes=5) < document.decide_by < cut_off
+    assert document.expires_at == CALENDAR.close_at(TUESDAY) - timedelta(minutes=15)
+
+
+def test_the_last_orders_of_a_half_day_go_before_its_early_close(stand: Stand) -> None:
+    # The Friday after Thanksgiving closes at 13:00 in New York; the day before is a holiday.
+    stand.session = date(2023, 11, 22)
+    stand.market.at(stand.session, 20, 15)
+    document = load(stand.engine, stand.proposed({"AAA": 0.4, "BBB": -0.4})).document
+    assert document.trade_session == date(2023, 11, 24)
+    assert f"{document.expires_at:%Y-%m-%d %H:%M}" == "2023-11-24 17:45"
+    assert document.decide_by is not None
+    assert document.decide_by.date() == date(2023, 11, 24)
+
+
+def test_too_late_to_send_is_too_late_to_propose(stand: Stand) -> None:
+    stand.market.at(TUESDAY, 9, 27)
+    outcome = stand.propose({"AAA": 0.4, "BBB": -0.4})
+    assert outcome.id is None
+    assert "had to be decided by" in outcome.reason
+
+
+def test_a_proposal_is_announced(stand: Stand) -> None:
+    with stand.engine.begin() as connection:
+        connection.execute(
+            insert(ledger.notice_targets).values(
+                name="desk", url="json://x", kinds=None, created_by="os:me", created_at=EVENING - timedelta(days=1)
+            )
+        )
+    proposal = stand.proposed({"AAA": 0.4, "BBB": -0.4})
+    assert outbox.gather(stand.engine, stand.now) >= 1
+    with stand.engine.connect() as connection:
+        body = connection.execute(select(ledger.outbox.c.body).where(ledger.outbox.c.kind == "proposal")).scalar_one()
+    decide_by = load(stand.engine, proposal).document.decide_by
+    assert f"Expires: {decide_by:%Y-%m-%d %H:%M} UTC" in body
+
+
+def test_a_renamed_security_is_ordered_by_its_ticker_and_booked_under_its_id(stand: Stand) -> None:
+    stand.market.prices |= {"META": Decimal(50), "FB": Decimal(50)}
+    stand.prices |= {"FB": 50.0}
+    stand.rebalance({"AAA": -0.4, "CCC": 0.4})
+    # Since Wednesday FB is called META, and what is called FB now is another company.
+    stand.tickers = {"FB": "META", "FB~2": "FB", "META": None}
+    report = stand.rebalance({"AAA": -0.4, "FB": 0.4})
+    assert report.status == "finished", report.message
+    assert stand.books() == {"AAA": Decimal(-7840), "FB": Decimal(7840)}
+    assert stand.market.positions == {"AAA": Decimal(-7840), "META": Decimal(7840)}
+    assert load(stand.engine, str(report.proposal)).document.tickers == {"FB": "META"}
+    assert stand.reconciled().agrees
+    # The new FB in the account is nobody's but another's.
+    stand.market.positions["FB"] = Decimal(5)
+    assert stand.reconciled().differences == ("FB~2 is 0 shares in the ledger and 5 by broker alpaca",)
+
+
+def test_a_position_whose_ticker_changes_is_closed_under_the_new_one(stand: Stand) -> None:
+    stand.rebalance({"AAA": -0.4, "BBB": 0.4})
+    stand.market.positions["XYZ"] = stand.market.positions.pop("BBB")
+    stand.market.prices["XYZ"] = Decimal(50)
+    stand.tickers = {"BBB": "XYZ", "BBB~2": "BBB"}
+    report = stand.rebalance({"AAA": -0.4, "CCC": 0.4})
+    assert report.status == "finished", report.message
+    assert stand.books().keys() == {"AAA", "CCC"}
+    assert [order.symbol for order in stand.market.orders if order.side == "sell"][-1] == "XYZ"
+
+
+def test_a_name_without_a_ticker_of_its_own_is_not_bought_and_not_left_unsaid(stand: Stand) -> None:
+    stand.tickers = {"BBB": None}
+    document = stand.propose({"AAA": 0.4, "BBB": -0.4, "CCC": -0.4}).document
+    assert document is not None
+    assert {order.symbol for order in document.orders} == {"AAA", "CCC"}
+    stand.tickers = {}
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.tickers = {"BBB": None}
+    assert "BBB, held in account 'us', has no ticker of its own" in stand.propose({"AAA": 0.4}).reason
+
+
+def test_invented_prices_make_no_orders_for_real_stocks(stand: Stand) -> None:
+    from stockpicker_dagster_tests.trading.conftest import SetMarket
+
+    assert "the prices are invented" in stand.propose({"AAA": 0.4}, venue=SetMarket()).reason
+    assert (
+        "the prices are of XETR"
+        in stand.propose({"AAA": 0.4}, venue=SetMarket(simulated=False, exchange="XETR")).reason
+    )
+
+
+@pytest.mark.parametrize("stand", ["ticket"], indirect=True)
+def test_nobody_is_asked_to_approve_what_the_broker_does_not_take(stand: Stand) -> None:
+    outcome = stand.propose({"AAA": 0.4, "BBB": -0.4})
+    assert outcome.id is None
+    assert "BBB: stocks can not be sold short here" in outcome.reason
+
+
+def test_what_an_account_holds_at_first_is_its_opening(stand: Stand) -> None:
+    stand.market.positions = {"BBB": Decimal(100)}
+    found = stand.reconciled()
+    assert found.agrees
+    assert found.entered == ("BBB is 100 shares (opening)", "cash is 1000000 (opening)")
+    assert stand.reconciled().entered == ()
+    document = stand.propose({"AAA": 0.4, "CCC": -0.4}).document
+    assert document is not None
+    assert ("BBB", "sell", Decimal(100)) in {(o.symbol, o.side, o.quantity) for o in document.orders}
+
+
+def test_part_of_a_share_that_is_held_goes_as_a_day_order(stand: Stand) -> None:
+    stand.market.positions = {"BBB": Decimal("100.25")}
+    document = stand.propose({"AAA": 0.4, "CCC": -0.4}).document
+    assert document is not None
+    [sale] = [order for order in document.orders if order.symbol == "BBB"]
+    assert (sale.quantity, sale.time_in_force) == (Decimal("100.25"), "day")
+    assert stand.rebalance({"AAA": 0.4, "CCC": -0.4}).status == "finished"
+    assert stand.books().keys() == {"AAA", "CCC"}
+
+
+def test_names_with_orders_of_others_are_left_alone_and_stop_an_execution(stand: Stand) -> None:
+    stand.market.place("by-hand", "AAA", "buy", Decimal(5), "market", "day")
+    outcome = stand.propose({"AAA": 0.4, "BBB": -0.4, "CCC": 0.4})
+    assert outcome.document is not None
+    assert {order.symbol for order in outcome.document.orders} == {"BBB", "CCC"}
+    stand.approve(str(outcome.id))
+    report = stand.execute()
+    assert (report.status, intents(stand)) == ("aborted", [])
+    assert "1 orders of others are open" in report.message
+
+
+def test_fills_of_others_are_not_ours_and_halt(stand: Stand) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    foreign = stand.market.place("by-hand", "CCC", "buy", Decimal(5), "market", "day")
+    stand.market.fill(foreign)
+    found = stand.reconciled()
+    assert "CCC is 0 shares in the ledger and 5 by broker alpaca" in found.differences
+    assert any("others traded 5 shares of CCC at 50" in each for each in found.differences)
+    assert "CCC" in str(accounts.halt_in_force(stand.engine, "us"))
+    # A person looks, and takes the broker's books for the truth; the halt is lifted apart from that.
+    stand.market.advance(seconds=1)
+    desk.accept_books(stand.engine, "us", "ann", "bought by mistake", stand.now, connect=stand.connect)
+    assert stand.reconciled().agrees
+    assert stand.books()["CCC"] == 5
+    assert accounts.is_halted(stand.engine, "us")
+
+
+def test_dividends_and_splits_that_the_broker_tells_are_entered(stand: Stand) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.market.advance(minutes=1)
+    stand.market.dividend("AAA", "0.5")
+    stand.market.split("AAA", 2)
+    found = stand.reconciled()
+    assert found.agrees, found.differences
+    assert stand.books()["AAA"] == 2 * 7840
+    assert stand.reconciled().entered == ()
+    with stand.engine.connect() as connection:
+        table = ledger.cash_movements
+        dividends = select(table.c.amount).where(table.c.reference.startswith("movement"))
+        assert connection.execute(dividends).scalars().all() == [Decimal(3920)]
+
+
+def test_a_split_that_nobody_tells_halts(stand: Stand) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.market.positions["AAA"] *= 2
+    assert stand.reconciled().differences == ("AAA is 7840 shares in the ledger and 15680 by broker alpaca",)
+
+
+def test_a_little_cash_without_an_explanation_is_entered_and_more_halts(stand: Stand) -> None:
+    assert stand.reconciled().agrees
+    stand.market.cash -= Decimal("600.01")
+    assert stand.reconciled().entered == ("-600.01 of cash that the broker does not explain",)
+    stand.market.advance(minutes=1)
+    stand.market.cash -= 600
+    assert stand.reconciled().differences == ("cash is 999399.99 in the ledger and 998799.99 by broker alpaca",)
+
+
+def test_a_fill_that_comes_in_while_books_are_compared_is_no_difference(stand: Stand) -> None:
+    stand.approve(stand.proposed({"AAA": 0.4, "BBB": -0.4}))
+    stand.execute()
+    stand.market.open_session()
+    stand.execute()
+    waited: list[float] = []
+    broker = stand.connect(stand.engine, "us")
+    truth = broker.fills_since
+    stand.fill_all()
+    asked: list[int] = []
+
+    def late(last: str | None) -> Any:
+        asked.append(1)
+        return [] if len(asked) == 1 else truth(last)
+
+    broker.fills_since = late  # type: ignore[method-assign]
+    assert reconciliation.reconcile(stand.engine, broker, stand.now, wait=waited.append).agrees
+    assert waited == [0.0]
+    assert not accounts.is_halted(stand.engine, "us")
+
+
+def test_a_halt_cancels_our_orders_and_leaves_those_of_others(stand: Stand) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.approve(stand.proposed({"AAA": 0.2, "BBB": -0.2}))
+    assert stand.execute().status == "working"
+    stand.market.place("by-hand", "CCC", "buy", Decimal(5), "market", "day")
+    assert desk.halt(stand.engine, None, "os:risk", "stop", stand.now, connect=stand.connect) == 2
+    assert [order.client_id for order in stand.market.orders if order.open] == ["by-hand"]
+
+
+def test_a_silent_broker_makes_no_proposal_and_ends_no_execution(stand: Stand) -> None:
+    stand.approve(stand.proposed({"AAA": 0.4, "BBB": -0.4}))
+    server = stand.server  # type: ignore[attr-defined]
+    server.play("drop", "/v2/positions", "GET", times=None)
+    report = stand.execute()
+    assert (report.status, intents(stand)) == ("working", [])
+    server.faults.clear()
+    assert stand.execute().status == "working"
+    with stand.engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(ledger.executions)).scalar_one() == 1
+
+
+def test_an_account_that_has_a_trader_is_only_looked_at(stand: Stand) -> None:
+    from stockpicker_dagster.trading import locks
+
+    stand.approve(stand.proposed({"AAA": 0.4, "BBB": -0.4}))
+    lock = locks.take(stand.engine, "us")
+    report = stand.execute()
+    assert (report.status, intents(stand)) == ("working", [])
+    assert "by the trader of account 'us'" in report.message
+    locks.release(stand.engine, lock)
+
+
+def test_the_alpaca_stand_is_the_conformance_suite_s(stand: Stand) -> None:
+    assert isinstance(stand, AlpacaStand)
+    assert AlpacaVenue(stand.server).broker().account().number == stand.number
