@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from stockpicker_dagster.compute.resource import Computing
+from stockpicker_dagster.components.computing import Computing
 from stockpicker_dagster.home import home, keep_compiled_kernels
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.io_manager import LakeIOManager

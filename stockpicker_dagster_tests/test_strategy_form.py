@@ -161,7 +161,7 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("features.names", {"names": ["momentum_12_2"]}, ["'momentum_12_2'", "did you mean 'momentum_12_7'?"]),
     ("features.names", {"names": []}, ["[]", "at least 1"]),
     ("features.names.0", {"names": [False]}, ["False was read as a bool", "quote it"]),
-    ("features.compute", {"compute": "dask"}, ["'dask' is not allowed", "'local', 'spark'"]),
+    ("features.compute", {"compute": "dask"}, ["'dask' is not allowed", "'local', 'spark', 'processing'"]),
     ("features.cores", {"cores": 2}, ["'cores' is no field here", "known: compute, fundamentals, "]),
     ("features.fundamentals", {"fundamentals": "terminal"}, ["'terminal' is not allowed", "'edgar'"]),
     ("features.set", {"set": "multi_factor"}, ["'multi_factor' needs figures", "add `fundamentals: edgar`"]),

@@ -15,6 +15,7 @@ import polars as pl
 from stockpicker_dagster.components import checks
 from stockpicker_dagster.components.account_orders import EXECUTIONS_SCHEMA, execute_session, propose_rebalance
 from stockpicker_dagster.components.backtest_days import MadeDays, make_backtest_days
+from stockpicker_dagster.components.computing import Computing
 from stockpicker_dagster.components.feature_view import DayFigures, FeatureView, stored_before
 from stockpicker_dagster.components.metadata import (
     backtest_plots,
@@ -27,7 +28,6 @@ from stockpicker_dagster.components.metadata import (
 from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
 from stockpicker_dagster.components.plans import make_plans
 from stockpicker_dagster.components.training_runs import train_periods
-from stockpicker_dagster.compute.resource import Computing
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.evaluation.judgement import judge
 from stockpicker_dagster.evaluation.stored_days import stored_backtest

@@ -1,7 +1,7 @@
-"""Where a function of frames runs: in this process, or on Spark.
+"""Where a function of frames runs: in this process, on Spark, or in a processing job of a platform.
 
 What is computed is decided elsewhere, and is the same wherever it runs, to the last bit. `in_process` and `spark` are
-the two places, `resource` is what Dagster's assets ask for one of them.
+two of the places; jobs belong to the platforms of `training`, and are in `training.platforms.processing`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import polars as pl
 
-Place = Literal["local", "spark"]
+Place = Literal["local", "spark", "processing"]
 """What a strategy calls the places."""
 
 FrameFunction = Callable[..., "pl.DataFrame"]

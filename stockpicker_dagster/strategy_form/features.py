@@ -34,8 +34,9 @@ class FeaturesForm(Form):
     )
     compute: Place = Field(
         "local",
-        description="Where features and scaling are computed: `local`, in this process, or `spark`, on a cluster. It "
-        "changes nothing of them. A set that several strategies share runs on Spark if one of them asks for it.",
+        description="Where features and scaling are computed: `local`, in this process; `spark`, on a cluster; or "
+        "`processing`, in jobs of SageMaker's (not on AWS: of this machine). It changes nothing of them. A set that "
+        "several strategies share runs on Spark, or else in jobs, if one of them asks for it.",
     )
 
     # Kept from when the form was validated: what is computed and what it is stored as are of one version of the module.

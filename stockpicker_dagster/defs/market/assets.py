@@ -62,9 +62,9 @@ def market_definitions(strategies: Strategies) -> dg.Definitions:
 
 
 def _place(users: Strategies, name: str) -> Place:
-    """Where a feature set is computed: on Spark if any strategy that uses it asks for that."""
+    """Where a feature set is computed: on Spark, or else in jobs, if any strategy that uses it asks for that."""
     asked = {user.features.compute for user in users.values() if user.features.name == name}
-    return "spark" if "spark" in asked else "local"
+    return "spark" if "spark" in asked else "processing" if "processing" in asked else "local"
 
 
 def _sources(strategies: Strategies) -> Iterator[tuple[PricesForm, Strategies]]:

@@ -11,12 +11,12 @@ import dagster as dg
 import polars as pl
 
 from stockpicker_dagster.components import checks
+from stockpicker_dagster.components.computing import Computing
 from stockpicker_dagster.components.feature_trials import tried_on_invented_prices, tried_on_real_prices
 from stockpicker_dagster.components.feature_view import FeatureView, stored_before
 from stockpicker_dagster.components.metadata import day_counts, describe_last
 from stockpicker_dagster.components.partitions import looking_back, sessions_of, trading_days
 from stockpicker_dagster.compute import Place
-from stockpicker_dagster.compute.resource import Computing
 from stockpicker_dagster.defs.market.fundamentals import FACTS_LOOKBACK, statements_in_force
 from stockpicker_dagster.research.features.computation import compute_by_year
 from stockpicker_dagster.research.features.declaration import FeatureSet

@@ -7,8 +7,9 @@ platform has to know about it. This file knows no formula: those are in the file
 import difflib
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +160,14 @@ class FeatureSet:
         left_out = tuple(each.name for each in self.features if each.price_level)
         return _SplitAdjustedSet(self.name, kept, self.lookback, left_out)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process a set that ships goes by name: kernels that went as code would be compiled anew there."""
+        parts = tuple(getattr(self, each.name) for each in fields(self))
+        declared = _declared(_SETS[self.name]) if self.name in _SETS else {}
+        if all(declared.get(each.name) is each for each in self.features):
+            return _of_names, (type(self), _SETS[self.name], self.name, self.names, *parts[2:])
+        return type(self), parts
+
     def _unknown(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.names, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -188,3 +197,12 @@ def feature_set(name: str) -> FeatureSet:
     if name not in _SETS:
         raise InvalidInput(f"feature set {name!r} is unknown; known: {', '.join(shipped_sets())}")
     return FeatureSet.of(name, import_module(_SETS[name]).FEATURES)
+
+
+def _declared(module: str) -> dict[str, Feature]:
+    return {each.name: each for each in import_module(module).FEATURES}
+
+
+def _of_names(kind: type[FeatureSet], module: str, name: str, names: Sequence[str], *rest: Any) -> FeatureSet:
+    declared = _declared(module)
+    return kind(name, tuple(declared[each] for each in names), *rest)

@@ -1,10 +1,10 @@
-"""`python -m stockpicker_dagster.training.container train|serve`: what the image's entry point starts."""
+"""`python -m stockpicker_dagster.training.container train|serve|compute`: what the image's entry point starts."""
 
 import sys
 
 from stockpicker_dagster.training.container.layout import Layout
 
-USAGE = "usage: python -m stockpicker_dagster.training.container train|serve"
+USAGE = "usage: python -m stockpicker_dagster.training.container train|serve|compute"
 
 
 def main(arguments: list[str]) -> int:
@@ -17,6 +17,10 @@ def main(arguments: list[str]) -> int:
         from stockpicker_dagster.training.container.serve import serve
 
         return serve(Layout.of_environment())
+    if arguments == ["compute"]:
+        from stockpicker_dagster.training.container.compute import compute
+
+        return compute(Layout.of_environment())
     sys.stderr.write(f"{USAGE}; given: {' '.join(arguments) or 'nothing'}\n")
     return 2
 

@@ -55,6 +55,21 @@ class Layout:
         return self.root / "checkpoints"
 
     @property
+    def processing_input(self) -> Path:
+        """What a processing job is given."""
+        return self.root / "processing" / "input"
+
+    @property
+    def processing_output(self) -> Path:
+        """Where a processing job leaves what it made."""
+        return self.root / "processing" / "output"
+
+    @property
+    def message(self) -> Path:
+        """Why a processing job failed; its first 1,024 characters are shown as the `ExitMessage`."""
+        return self.root / "output" / "message"
+
+    @property
     def failure(self) -> Path:
         """Why `train` failed; its first 1,024 characters are shown as the reason."""
         return self.root / "output" / "failure"

@@ -158,12 +158,13 @@ class CheckedClient:
         ours = {**{tag["Key"]: tag["Value"] for tag in request.get("Tags") or []}, **self.settings.tags}
         completed = {**request, "Tags": [{"Key": key, "Value": value} for key, value in ours.items()]}
         if operation in ("CreateTrainingJob", "CreateModel"):
-            completed["EnableNetworkIsolation"] = True
-            subnets, groups = _listed(SUBNETS), _listed(SECURITY_GROUPS)
-            if bool(subnets) != bool(groups):
-                raise InvalidInput(f"{SUBNETS} and {SECURITY_GROUPS} are set together, or neither is")
-            if subnets:
-                completed["VpcConfig"] = {"Subnets": subnets, "SecurityGroupIds": groups}
+            completed |= _network()
+        if operation == "CreateProcessingJob":
+            completed["NetworkConfig"] = _network()
+            if key := self.settings.kms_key:
+                resources = request["ProcessingResources"]["ClusterConfig"]
+                completed["ProcessingResources"] = {"ClusterConfig": {**resources, "VolumeKmsKeyId": key}}
+                completed["ProcessingOutputConfig"] = {**request["ProcessingOutputConfig"], "KmsKeyId": key}
         if operation == "CreateTrainingJob":
             key = self.settings.kms_key
             if key:
@@ -174,6 +175,15 @@ class CheckedClient:
                 completed["EnableManagedSpotTraining"] = True
                 completed["StoppingCondition"] = {**request["StoppingCondition"], "MaxWaitTimeInSeconds": wait}
         return completed
+
+
+def _network() -> dict[str, Any]:
+    """Jobs reach nothing, from within the deployment's network where it has one."""
+    subnets, groups = _listed(SUBNETS), _listed(SECURITY_GROUPS)
+    if bool(subnets) != bool(groups):
+        raise InvalidInput(f"{SUBNETS} and {SECURITY_GROUPS} are set together, or neither is")
+    within = {"VpcConfig": {"Subnets": subnets, "SecurityGroupIds": groups}} if subnets else {}
+    return {"EnableNetworkIsolation": True, **within}
 
 
 def _listed(variable: str) -> list[str]:

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from stockpicker_dagster.components import checks
-from stockpicker_dagster.compute.resource import Computing
+from stockpicker_dagster.components.computing import Computing
 from stockpicker_dagster.defs.market.assets import market_definitions
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.storage.deployment import Deployment

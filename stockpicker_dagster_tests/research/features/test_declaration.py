@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,21 @@ def test_the_factors_are_at_least_forty_and_all_say_formula_and_paper() -> None:
     for each in factors.features:
         assert each.description.count("(") >= 1
         assert any(year in each.description for year in map(str, range(1970, 2025))), each.name
+
+
+def test_a_set_that_ships_travels_by_name_and_arrives_as_it_was() -> None:
+    for whole in (feature_set("factors"), feature_set("alpha158")):
+        for given in (whole, whole.select(whole.names[3:1:-1]), whole.without_price_level()):
+            sent = pickle.dumps(given)
+            arrived = pickle.loads(sent)
+            assert (type(arrived), arrived) == (type(given), given)
+            assert all(one is other for one, other in zip(arrived.features, given.features, strict=True))
+            assert len(sent) < 300 + 30 * len(given.names)
+
+
+def test_a_set_of_ones_own_goes_with_its_features() -> None:
+    # Of the same name as one that ships, and not the same.
+    mine = FeatureSet.of("factors", [ratio])
+    rebuild, parts = mine.__reduce__()
+    assert rebuild is FeatureSet
+    assert rebuild(*parts) == mine

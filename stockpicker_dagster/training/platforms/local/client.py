@@ -18,7 +18,7 @@ from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.training.container.layout import ENDPOINT_BODY
 from stockpicker_dagster.training.platforms import Answer
 from stockpicker_dagster.training.platforms.errors import client_error
-from stockpicker_dagster.training.platforms.local import endpoints, training_jobs, transform_jobs
+from stockpicker_dagster.training.platforms.local import endpoints, processing_jobs, training_jobs, transform_jobs
 from stockpicker_dagster.training.platforms.local.filters import ColumnFilter
 from stockpicker_dagster.training.platforms.local.locations import path_of
 from stockpicker_dagster.training.platforms.local.processes import ProcessId
@@ -49,7 +49,7 @@ class LocalClient:
     def __init__(self, root: Path, image: str, stop_seconds: float = 120) -> None:
         self._image = image
         self._stop_seconds = stop_seconds
-        kinds = ("training-jobs", "transform-jobs", "models", "endpoint-configs", "endpoints")
+        kinds = ("training-jobs", "transform-jobs", "processing-jobs", "models", "endpoint-configs", "endpoints")
         self._kept = {kind: Records(root / kind) for kind in kinds}
 
     # Training
@@ -230,6 +230,35 @@ class LocalClient:
         keys = ("TransformJobName", "TransformJobArn", "CreationTime", "TransformEndTime", "LastModifiedTime",
                 "TransformJobStatus", "FailureReason")  # fmt: skip
         return self._list("ListTransformJobs", "transform-jobs", request, "TransformJobSummaries", keys)
+
+    # Processing
+
+    def create_processing_job(self, **request: Any) -> Answer:
+        operation = "CreateProcessingJob"
+        validate_request(operation, request, SCHEMES)
+        application = request["AppSpecification"]
+        self._own_image(operation, application["ImageUri"])
+        if "ContainerEntrypoint" not in application and len(application.get("ContainerArguments") or ()) != 1:
+            raise client_error(operation, "ValidationException", "ContainerArguments must name one role of the image")
+        if request["ProcessingResources"]["ClusterConfig"]["InstanceCount"] != 1:
+            raise client_error(operation, "ValidationException", "InstanceCount must be 1 on this platform")
+        arn = f"{ARN}:processing-job/{request['ProcessingJobName']}"
+        state = processing_jobs.initial_state(arn)
+        self._begin(operation, "processing-jobs", request["ProcessingJobName"], request, state)
+        return {"ProcessingJobArn": arn}
+
+    def describe_processing_job(self, *, ProcessingJobName: str) -> Answer:
+        record = self._job("DescribeProcessingJob", "processing-jobs", ProcessingJobName)
+        return self._described(record, "ProcessingJobStatus", processing_jobs.ENDED)
+
+    def stop_processing_job(self, *, ProcessingJobName: str) -> Answer:
+        self._stop("StopProcessingJob", "processing-jobs", ProcessingJobName, "ProcessingJobStatus")
+        return {}
+
+    def list_processing_jobs(self, **request: Any) -> Answer:
+        keys = ("ProcessingJobName", "ProcessingJobArn", "CreationTime", "ProcessingEndTime", "LastModifiedTime",
+                "ProcessingJobStatus", "FailureReason", "ExitMessage")  # fmt: skip
+        return self._list("ListProcessingJobs", "processing-jobs", request, "ProcessingJobSummaries", keys)
 
     # Tags
 

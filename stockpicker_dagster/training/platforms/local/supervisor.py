@@ -20,12 +20,13 @@ MODULE = "stockpicker_dagster.training.platforms.local.supervisor"
 
 def supervise(folder: Path, warm: bool = False) -> None:
     """Supervises the record in `folder` until its end; nothing if it has ended or is supervised already."""
-    from stockpicker_dagster.training.platforms.local import endpoints, training_jobs, transform_jobs
+    from stockpicker_dagster.training.platforms.local import endpoints, processing_jobs, training_jobs, transform_jobs
 
     record = Record(folder)
     kinds = {
         "training-jobs": ("TrainingJobStatus", training_jobs.ENDED, training_jobs.supervise),
         "transform-jobs": ("TransformJobStatus", transform_jobs.ENDED, transform_jobs.supervise),
+        "processing-jobs": ("ProcessingJobStatus", processing_jobs.ENDED, processing_jobs.supervise),
         "endpoints": ("EndpointStatus", endpoints.ENDED, endpoints.supervise),
     }
     status, ends, run = kinds[folder.parent.name]
