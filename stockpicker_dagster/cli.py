@@ -428,6 +428,11 @@ def report_data(source: str, html: Path | None, first: date | None, last: date |
 )
 @click.option("--calendar", default="XNYS", help="The exchange, by its market identifier code; default: XNYS.")
 @click.option("--currency", default="USD", help="What a column currency must say; default: USD.")
+@click.option(
+    "--symbol-changes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A CSV file of changed tickers: old, new, date.",
+)
 @_plainly
 def check_data(
     file: Path,
@@ -438,11 +443,14 @@ def check_data(
     against_basis: Any,
     calendar: str,
     currency: str,
+    symbol_changes: Path | None,
 ) -> None:
     """Check the prices in FILE, or in a folder of files, without a strategy; nothing is stored in the lake."""
     from stockpicker_dagster.price_desk import check_file
 
-    report, rejected = check_file(file, basis, against, against_basis, exchange=calendar, currency=currency)
+    report, rejected = check_file(
+        file, basis, against, against_basis, exchange=calendar, currency=currency, symbol_changes=symbol_changes
+    )
     _show_report(report, html)
     if quarantine is not None:
         _write_text(quarantine, rejected.write_csv())

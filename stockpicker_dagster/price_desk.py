@@ -20,6 +20,7 @@ from stockpicker_dagster.market.collection import under_decisions
 from stockpicker_dagster.market.corrections import FIGURES, Decisions, Kind, Record
 from stockpicker_dagster.market.data_report import DataReport, summarize
 from stockpicker_dagster.market.decision_records import append_record, days_before_a_decision, load_decisions
+from stockpicker_dagster.market.identity import Identities, read_symbol_changes
 from stockpicker_dagster.market.identity_records import identities_in_force
 from stockpicker_dagster.market.prices import PRICES_SCHEMA, QUARANTINE_SCHEMA
 from stockpicker_dagster.market.restatements import RESTATED
@@ -82,22 +83,26 @@ def check_file(
     *,
     exchange: str = CALENDAR,
     currency: str = "USD",
+    symbol_changes: Path | None = None,
 ) -> tuple[DataReport, pl.DataFrame]:
     """The report on a file that no strategy uses, and its rejected rows; nothing is stored.
 
     `against` is a second file, of `against_basis` (None: the same one), whose adjusted returns are compared with it.
-    `exchange` names the calendar of both.
+    `exchange` names the calendar of both, and `symbol_changes` a file that says what their tickers mean.
     """
     from stockpicker_dagster.market.sources.files import FilesSource
 
     calendar = trading_calendar(exchange)
-    source = FilesSource(path.stem, path, basis, calendar.first_day, calendar, currency=currency)
+    known = Identities(() if symbol_changes is None else read_symbol_changes(symbol_changes))
+    source = FilesSource(path.stem, path, basis, calendar.first_day, calendar, currency=currency, identities=known)
     everything = source.everything()
     agreement: str | None = None
     disagreements: pl.DataFrame | None = None
     if against is not None:
         second_basis = against_basis or basis
-        second = FilesSource(against.stem, against, second_basis, calendar.first_day, calendar, currency=currency)
+        second = FilesSource(
+            against.stem, against, second_basis, calendar.first_day, calendar, currency=currency, identities=known
+        )
         agreement, disagreements = _compared(everything.prices, second)
     report = summarize(
         path.name,

@@ -20,6 +20,7 @@ from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.market.decision_records import DecisionsOutstanding
 from stockpicker_dagster.market.quality import EXTREME, SessionRefused
 from stockpicker_dagster.market.sources.files import FilesSource
+from stockpicker_dagster.price_desk import check_file
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.strategy_form import COMPONENT_TYPE, StrategyForm
@@ -315,6 +316,19 @@ def test_a_file_of_another_exchange_is_checked_by_its_calendar_and_currency(home
     assert counted in stockpicker(*command, "--calendar", "XLON", "--currency", "GBp").stdout
     assert f"{rows.height}  wrong_currency" in stockpicker(*command, "--calendar", "XLON").stdout
     assert f"{rows.height}  not_a_session" in stockpicker(*command, "--currency", "GBp").stdout
+
+
+def test_a_file_with_a_changed_ticker_is_checked_as_the_one_security_that_it_is(home: Path) -> None:
+    renamed = pl.when(pl.col("symbol") == "S01", pl.col("date") >= DAYS[8]).then(pl.lit("NEW"))
+    market_rows().with_columns(symbol=renamed.otherwise("symbol")).write_csv(home / "p.csv")
+    (home / "changes.csv").write_text(f"old,new,date\nS01,NEW,{DAYS[8]}\n")
+    plain, _ = check_file(home / "p.csv", "as_traded")
+    told, _ = check_file(home / "p.csv", "as_traded", symbol_changes=home / "changes.csv")
+    assert (plain.symbols, told.symbols) == (26, 25)
+    said = stockpicker(
+        "data", "check", str(home / "p.csv"), "--basis", "as_traded", "--symbol-changes", str(home / "changes.csv")
+    )
+    assert "25 symbols" in said.stdout
 
 
 @pytest.mark.real_data
