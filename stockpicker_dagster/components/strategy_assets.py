@@ -27,6 +27,7 @@ from stockpicker_dagster.components.metadata import (
 )
 from stockpicker_dagster.components.partitions import model_periods, serving_model, sessions_of, trading_days
 from stockpicker_dagster.components.plans import make_plans
+from stockpicker_dagster.components.scoring_runs import scorers
 from stockpicker_dagster.components.training_runs import train_periods
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.evaluation.judgement import judge
@@ -45,7 +46,7 @@ from stockpicker_dagster.storage.lake import DEFINITION, MEMBERS, Bundle, DayTab
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.training.container.settings import Settings
 from stockpicker_dagster.training.datasets import LabelRule, build_dataset
-from stockpicker_dagster.training.models import check_dataset, describe_model, load_model
+from stockpicker_dagster.training.models import check_dataset, describe_model
 from stockpicker_dagster.training.platforms.requests import TrainingJob
 from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA, score_days
 
@@ -412,20 +413,23 @@ def _predictions(strategy: _Strategy) -> dg.AssetsDefinition:
         deployment: Deployment,
     ) -> dg.MaterializeResult:
         days = sessions_of(context)
-        models = {
-            period: load_model(
-                folder, strategy.name, strategy.features, strategy.definition("trained_model", period, deployment.lake)
-            )
-            for period, folder in trained_model.items()
-        }
+        made_under = {period: strategy.definition("trained_model", period, deployment.lake) for period in trained_model}
+        asked = scorers(context, strategy.name, strategy.form, strategy.features, trained_model, made_under)
         table = score_days(
-            scaled_features.collect(), days, strategy.features, strategy.form.first_served, models, strategy.period_key
+            scaled_features.collect(),
+            days,
+            strategy.features,
+            strategy.form.first_served,
+            asked.models,
+            strategy.period_key,
+            asked.infer,
         )
         last = table.filter(pl.col("date") == days[-1])
         describe_last(
             context,
             {
                 "caveat": strategy.caveat,
+                **asked.metadata,
                 "scored_last_day": last.height,
                 "most_undervalued": ", ".join(last["symbol"].head(10)),
                 "most_overvalued": ", ".join(last["symbol"].tail(10).reverse()),

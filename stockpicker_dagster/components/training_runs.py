@@ -13,7 +13,9 @@ import polars as pl
 from stockpicker_dagster.components.metadata import lines_plot
 from stockpicker_dagster.research.algorithms import Progress
 from stockpicker_dagster.strategy_form import StrategyForm
-from stockpicker_dagster.training.platforms import platform
+from stockpicker_dagster.training.models import describe_model
+from stockpicker_dagster.training.platforms import Platform, platform
+from stockpicker_dagster.training.platforms.custom_models import ModelFolder
 from stockpicker_dagster.training.platforms.following import Trained, train_on
 from stockpicker_dagster.training.platforms.requests import TrainingJob
 from stockpicker_dagster.training.tracking import configured, track
@@ -36,6 +38,7 @@ def train_periods(
     for period, job in sorted(jobs.items()):
         curve = []
         trained[period] = train_on(place, job, _Heard(context, period, curve), context.log.info)
+        _keep_in_its_folder(place, form.owner, trained[period])
         if configured():
             said = track(trained[period].bundle, curve, trained[period].used)
             (context.log.warning if said.startswith("not tracked") else context.log.info)(
@@ -52,6 +55,13 @@ def train_periods(
         **_curves(curve),
     }
     return trained, metadata
+
+
+def _keep_in_its_folder(place: Platform, owner: str, made: Trained) -> None:
+    """Makes the model's folder on the platform, where its metadata says which job left its archive."""
+    model = describe_model(made.bundle)
+    artifact = made.job["ModelArtifacts"]["S3ModelArtifacts"]
+    ModelFolder(place, owner, model["model_id"]).create(model, artifact, made.job["TrainingJobName"])
 
 
 class _Heard:

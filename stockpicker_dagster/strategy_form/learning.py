@@ -170,24 +170,40 @@ class TrainingForm(Form):
         description="Takes spot capacity, and is the most hours to wait for it, training included; unset, on demand. "
         "Only on platform sagemaker.",
     )
+    scoring: Literal["process", "transform", "serverless", "endpoint"] | None = Field(
+        None,
+        description="How days are scored: `process`, where Dagster runs; `transform`, by a batch job of the platform; "
+        "`serverless` or `endpoint`, by an endpoint that is deleted afterwards. Unset, `process` on platform local and "
+        "`transform` on sagemaker.",
+    )
+    scoring_instance_type: str | None = Field(
+        None, description="The machine that scores on SageMaker; unset, ml.m5.xlarge. Only on platform sagemaker."
+    )
     max_hours: float = Field(24, gt=0, le=672, description="Hours that one model may train; then it is stopped.")
 
     @property
     def platform_settings(self) -> dict[str, Any]:
         """What the platform of that name is made with."""
-        given = {name: getattr(self, name) for name in ("instance_type", "volume_gb", "max_wait_hours")}
+        names = ("instance_type", "volume_gb", "max_wait_hours", "scoring_instance_type")
+        given = {name: getattr(self, name) for name in names}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def scored_by(self) -> Literal["process", "transform", "serverless", "endpoint"]:
+        """How days are scored, whether it was said or not."""
+        return self.scoring or ("process" if self.platform == "local" else "transform")
 
     @field_validator("instance_type")
     @classmethod
     def _instance_type_trains(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        from stockpicker_dagster.training.platforms.validation import allowed_values
+        _check_instance_type("instance_type", value, "train", ["TrainingInstanceType"])
+        return value
 
-        if value not in (known := allowed_values("TrainingInstanceType")):
-            near = ", ".join(difflib.get_close_matches(value, known, n=5, cutoff=0.4) or known[:5])
-            raise ValueError(f"instance_type {value!r} cannot train on SageMaker; such as {near}")
+    @field_validator("scoring_instance_type")
+    @classmethod
+    def _scoring_instance_type_scores(cls, value: str | None) -> str | None:
+        kinds = ["TransformInstanceType", "ProductionVariantInstanceType"]
+        _check_instance_type("scoring_instance_type", value, "score, by transform and by endpoint,", kinds)
         return value
 
     def _agree(self) -> None:
@@ -203,3 +219,15 @@ class TrainingForm(Form):
                 "includes; raise it, or lower max_hours",
                 "max_wait_hours",
             )
+
+
+def _check_instance_type(field: str, value: str | None, does: str, kinds: list[str]) -> None:
+    """Raises `ValueError` unless SageMaker has machines of that type for every one of `kinds`."""
+    if value is None:
+        return
+    from stockpicker_dagster.training.platforms.validation import allowed_values
+
+    known = [each for each in allowed_values(kinds[0]) if all(each in allowed_values(kind) for kind in kinds[1:])]
+    if value not in known:
+        near = ", ".join(difflib.get_close_matches(value, known, n=5, cutoff=0.4) or known[:5])
+        raise ValueError(f"{field} {value!r} cannot {does} on SageMaker; such as {near}")

@@ -31,14 +31,20 @@ class WrongModel(StockPickerError):
 
 
 @dataclass(frozen=True)
-class TrainedModel:
-    """A model that is ready to score, with what `model.json` says of it."""
+class StoredModel:
+    """A model that was checked, and not loaded: what `model.json` says of it."""
 
     model_id: str
     strategy: str
     period: str
     features: tuple[str, ...]
     last_known: date
+
+
+@dataclass(frozen=True)
+class TrainedModel(StoredModel):
+    """A model that is ready to score, with what `model.json` says of it."""
+
     algorithm: Algorithm
 
 
@@ -133,6 +139,13 @@ def describe_stored_model(folder: Path) -> dict[str, Any]:
 
 def load_model(folder: Path, strategy: str, features: Sequence[str], definition: str | None = None) -> TrainedModel:
     """The model in `folder`. Raises `WrongModel` if another strategy, list of features or `definition` made it."""
+    checked = check_model(folder, strategy, features, definition)
+    named = str(describe_stored_model(folder)["algorithm"])
+    return TrainedModel(**vars(checked), algorithm=algorithm(named).load(folder))
+
+
+def check_model(folder: Path, strategy: str, features: Sequence[str], definition: str | None = None) -> StoredModel:
+    """The model in `folder`, not loaded. Raises `WrongModel` as `load_model` does."""
     description = describe_stored_model(folder)
     if description["strategy"] != strategy:
         raise WrongModel(
@@ -150,11 +163,10 @@ def load_model(folder: Path, strategy: str, features: Sequence[str], definition:
             f"the definition of {strategy!r} changed since the model of {description['period']} was trained; "
             "train it again"
         )
-    return TrainedModel(
+    return StoredModel(
         model_id=description["model_id"],
         strategy=strategy,
         period=description["period"],
         features=tuple(features),
         last_known=date.fromisoformat(description["last_known"]),
-        algorithm=algorithm(description["algorithm"]).load(folder),
     )

@@ -61,6 +61,7 @@ OF_SEVERAL_FILES = {
     "research/backtest/test_vectorbt.py",
     "trading/brokers/test_conformance.py",
     "trading/test_any_broker.py",
+    "training/platforms/test_conformance.py",
 }
 
 

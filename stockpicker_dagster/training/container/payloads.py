@@ -62,10 +62,15 @@ def read_rows(content_type: str, body: bytes, features: Sequence[str]) -> Rows:
     return Rows(values, keys, named)
 
 
-def write_scores(rows: Rows, scores: NDArray[np.float64], accept: str) -> tuple[str, bytes]:
-    """Content type and body of the answer. Raises `Refused` with 406 if nothing that is accepted can be written."""
+def write_scores(
+    rows: Rows, scores: NDArray[np.float64], accept: str, reasons: Sequence[pl.Series] = ()
+) -> tuple[str, bytes]:
+    """Content type and body of the answer; `reasons` are further columns of it.
+
+    Raises `Refused` with 406 if nothing that is accepted can be written.
+    """
     kind = _chosen(accept)
-    table = pl.DataFrame([*rows.keys.get_columns(), pl.Series("score", scores, dtype=pl.Float64)])
+    table = pl.DataFrame([*rows.keys.get_columns(), pl.Series("score", scores, dtype=pl.Float64), *reasons])
     if kind != CSV:
         buffer = io.BytesIO()
         table.write_parquet(buffer)
@@ -126,7 +131,8 @@ def _numbers(column: pl.Series, named: bool) -> NDArray[np.float32]:
     if column.dtype != pl.String and not column.dtype.is_numeric():
         raise Refused(400, f"the feature {column.name} has the type {column.dtype}; it must be a number")
     text = column.str.strip_chars() if column.dtype == pl.String else column
-    numbers = text.cast(pl.Float64, strict=False).cast(pl.Float32)
+    # Read as what they are: by way of double precision a number could be rounded twice.
+    numbers = text.cast(pl.Float32, strict=False)
     bad = ~numbers.is_finite().fill_null(False)
     if bad.any():
         row = int(bad.arg_max() or 0)

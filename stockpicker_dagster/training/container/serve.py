@@ -23,6 +23,7 @@ from starlette.routing import Route
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.training.container.layout import ENDPOINT_BODY, Layout
 from stockpicker_dagster.training.container.payloads import Refused, read_rows, write_scores
+from stockpicker_dagster.training.inference import reason_columns, score_rows
 from stockpicker_dagster.training.models import TrainedModel, WrongModel, describe_stored_model, load_model
 
 MEGABYTE = 2**20
@@ -30,6 +31,8 @@ BODY_SECONDS = 60
 """So long a body may take to arrive."""
 END_SECONDS = 20
 """So long requests may take to end after SIGTERM; 30 s after it comes SIGKILL."""
+REASONS = "STOCKPICKER_REASONS"
+"""Set, it asks for columns beside the score: the features that moved it most, by place, and by how much."""
 MODEL_ID = "X-Amzn-SageMaker-Custom-Attributes"
 """The header that an endpoint passes on; it names the model that scored."""
 
@@ -39,6 +42,7 @@ class Limits:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.batch = environment.get("SAGEMAKER_BATCH", "").lower() in ("true", "1")
+        self.reasons = bool(environment.get(REASONS))
         self.payload = _whole(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 6)
         self.at_once = _whole(environment, "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 0) or os.cpu_count() or 1
         self.strategy = (environment.get("SAGEMAKER_BATCH_STRATEGY") or "MULTI_RECORD").upper()
@@ -74,7 +78,12 @@ def application(model: TrainedModel, limits: Limits) -> Starlette:
         try:
             body = await _body(request, limits.body)
             kind, scores = await run_in_threadpool(
-                _answer, model, request.headers.get("content-type", ""), body, request.headers.get("accept", "")
+                answer,
+                model,
+                request.headers.get("content-type", ""),
+                body,
+                request.headers.get("accept", ""),
+                limits.reasons,
             )
         except Refused as error:
             return PlainTextResponse(f"{error}\n", error.status)
@@ -154,9 +163,13 @@ def _listen() -> socket.socket:
         ) from error
 
 
-def _answer(model: TrainedModel, content_type: str, body: bytes, accept: str) -> tuple[str, bytes]:
+def answer(model: TrainedModel, content_type: str, body: bytes, accept: str, reasons: bool) -> tuple[str, bytes]:
+    """Content type and body of what the model says of the rows in `body`. Raises `Refused` as `payloads` does."""
     rows = read_rows(content_type, body, model.features)
-    return write_scores(rows, model.algorithm.predict(rows.values, model.features), accept)
+    if not reasons:
+        return write_scores(rows, model.algorithm.predict(rows.values, model.features), accept)
+    said = score_rows(model.algorithm, rows.values, model.features)
+    return write_scores(rows, said.scores, accept, reason_columns(said))
 
 
 async def _body(request: Request, most: int | None) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
+from stockpicker_dagster.storage.aws.settings import on_aws
 
 Answer = dict[str, Any]
 """What boto3 would return, without `ResponseMetadata`; moments are time-zone-aware `datetime`s."""
@@ -100,6 +101,10 @@ class Platform(Protocol):
     """What `RoleArn` and `ExecutionRoleArn` name."""
     output: str
     """The URI, without a slash at its end, under which jobs write models, checkpoints and scores."""
+    custom_models: str
+    """The URI, without a slash at its end, under which models have their folders, `<owner>/<model-id>/`."""
+    marks: dict[str, str]
+    """Tags that everything of this deployment carries, beside those of a request."""
     training_resources: dict[str, Any]
     hosting_resources: dict[str, Any]
     transform_resources: dict[str, Any]
@@ -112,19 +117,22 @@ class Platform(Protocol):
         Equal content gives an equal URI, and is not brought a second time.
         """
 
+    def store(self, location: str, content: bytes) -> None:
+        """Puts one file under `output` or `custom_models`; it is there whole, or not."""
+
     def fetch(self, location: str) -> bytes:
-        """The content of one file that a job wrote. Raises `PlatformFailure` if it is not there."""
+        """The content of one file under `output` or `custom_models`. Raises `PlatformFailure` if it is not there."""
 
     def listed(self, location: str) -> list[str]:
-        """The URIs of all files under a folder that jobs wrote to, ascending; empty if there is no such folder."""
+        """The URIs of all files in a folder under `output` or `custom_models`, ascending; empty if there is none."""
 
     def remove(self, location: str) -> None:
-        """Removes a file or a folder that jobs wrote, such as checkpoints that are no longer needed."""
+        """Removes a file or a folder under `output` or `custom_models`, such as checkpoints no longer needed."""
 
-    def read_log(self, job: str, position: str | None = None) -> tuple[list[str], str]:
-        """The lines that a training job wrote to its log after `position` (None: from its start), and the new one.
+    def read_log(self, job: str, position: str | None = None, kind: str = "training") -> tuple[list[str], str]:
+        """The lines that a job wrote to its log after `position` (None: from its start), and the new one.
 
-        A job without a log, or one that does not exist, has no lines.
+        `kind` is one of `jobs`, such as `transform`. A job without a log, or one that does not exist, has no lines.
         """
 
 
@@ -134,3 +142,8 @@ def platform(name: str, **settings: Any) -> Platform:
         raise InvalidInput(f"platform {name!r} is unknown; known: {', '.join(sorted(_PLATFORMS))}")
     module, attribute = _PLATFORMS[name]
     return cast(Platform, getattr(import_module(module), attribute)(**settings))
+
+
+def platform_of_deployment() -> Platform:
+    """The platform that belongs to the deployment: SageMaker on `aws`, else this machine."""
+    return platform("sagemaker" if on_aws() else "local")

@@ -1,32 +1,27 @@
-"""From a training that is wanted to the files of its model: one job is started, found again, watched, and collected.
+"""From a training that is wanted to the files of its model, with its progress on the way.
 
-Nothing is remembered here: a job's name says what it learns, so that a step which was killed and starts again follows
-the job that it began. Jobs that failed or were stopped are tried again under another name, from their checkpoint.
+How a job is started, found again, followed and tried again is in `attempts`; a training goes on from its checkpoint.
 """
 
 import io
 import json
 import logging
 import tarfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from stockpicker_dagster.research.algorithms import Progress
 from stockpicker_dagster.storage.lake import Bundle
 from stockpicker_dagster.training.container.train import PROGRESS
 from stockpicker_dagster.training.models import describe_model
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure
-from stockpicker_dagster.training.platforms.errors import already_exists, is_missing
+from stockpicker_dagster.training.platforms.attempts import Work, outcome
+from stockpicker_dagster.training.platforms.jobs import TRAINING
+from stockpicker_dagster.training.platforms.polling import Waiting, wait_for
 from stockpicker_dagster.training.platforms.requests import TrainingJob, checkpoints, training_request
 
 _log = logging.getLogger(__name__)
-_ATTEMPTS = 99
-_LOST = 2
-"""So often a job is started again that failed for no fault of its own."""
 
 
 @dataclass(frozen=True)
@@ -48,86 +43,36 @@ def train_on(
     heard: Callable[[Progress], None] = lambda progress: None,
     say: Callable[[str], None] = _log.info,
 ) -> Trained:
+    """The model of `job`, waited for; see `training`."""
+    return wait_for(training(platform, job, heard, say))
+
+
+def training(
+    platform: Platform,
+    job: TrainingJob,
+    heard: Callable[[Progress], None] = lambda progress: None,
+    say: Callable[[str], None] = _log.info,
+) -> Waiting[Trained]:
     """The model of `job`, trained on `platform` unless it has been; `heard` is told how it goes.
 
-    A job that runs already is followed, and one that is completed gives its model. Whatever interrupts the wait, such
-    as a cancelled run, stops the job. Raises `PlatformFailure`, in the container's words, if the training fails.
+    See `attempts.outcome` for what is found again, tried again and stopped.
     """
-    lost = 0
-    for attempt in range(1, _ATTEMPTS + 1):
-        name = job.name(attempt)
-        described, own = _find_or_start(platform, job, attempt, say)
-        try:
-            described = _follow(platform, name, described, heard)
-        except BaseException:
-            _stop(platform, name)
-            raise
-        status, reason = described["TrainingJobStatus"], described.get("FailureReason", "")
-        if status == "Completed":
-            try:
-                bundle = _collect(platform, described)
-            except PlatformFailure as error:
-                say(f"the model of job {name} cannot be used ({error}); it is trained again")
-                continue
-            platform.remove(checkpoints(platform, job))
-            return Trained(bundle, described)
-        if described.get("SecondaryStatus") == "MaxRuntimeExceeded" and own:
-            raise PlatformFailure(
-                f"the training {name} was ended after {job.max_runtime_seconds} s, the most it may take; allow more "
-                "(training: max_hours), or run it again to go on from its checkpoint"
-            )
-        if status == "Failed" and own:
-            lost += 1
-            # Only what the platform did is worth a second try at once: an error of the training comes back.
-            if not reason.startswith(("InternalServerError", "CapacityError")) or lost > _LOST:
-                raise PlatformFailure(f"the training {name} failed: {reason or 'no reason was given'}")
-        say(f"job {name} ended as {status}{': ' if reason else ''}{reason}; another is started")
-    raise PlatformFailure(f"{_ATTEMPTS} attempts at {job.name(1)} failed; remove what is left of them and run it again")
 
+    def listen(line: str) -> None:
+        if (progress := _progress(line)) is not None:
+            heard(progress)
 
-def _find_or_start(
-    platform: Platform, job: TrainingJob, attempt: int, say: Callable[[str], None]
-) -> tuple[Answer, bool]:
-    """The job of that attempt as described, and whether it was started or has yet to end while we look."""
-    name = job.name(attempt)
-    for _ in range(2):
-        try:
-            described = platform.client.describe_training_job(TrainingJobName=name)
-        except ClientError as error:
-            if not is_missing(error):
-                raise PlatformFailure(f"the platform {platform.name} refused: {error}") from error
-        else:
-            if described["TrainingJobStatus"] in ("InProgress", "Stopping"):
-                say(f"job {name} is running already and is followed")
-                return described, True
-            return described, False
-        try:
-            platform.client.create_training_job(**training_request(platform, job, attempt))
-        except ClientError as error:
-            # Another step was quicker by a moment: its job is followed.
-            if not already_exists(error):
-                raise PlatformFailure(f"the platform {platform.name} refused: {error}") from error
-        else:
-            return platform.client.describe_training_job(TrainingJobName=name), True
-    raise PlatformFailure(f"the job {name} is there and cannot be described; run it again")
-
-
-def _follow(platform: Platform, name: str, described: Answer, heard: Callable[[Progress], None]) -> Answer:
-    """Waits for the end of a job, passing on its progress; the job as described at last."""
-    position: str | None = None
-    wait = platform.poll_seconds
-    while True:
-        ended = described["TrainingJobStatus"] in ("Completed", "Failed", "Stopped")
-        lines, position = platform.read_log(name, position)
-        for line in lines:
-            if (progress := _progress(line)) is not None:
-                heard(progress)
-        if ended and not lines:
-            return described
-        if not ended:
-            time.sleep(wait)
-            wait = min(platform.longest_poll_seconds, wait * 1.2)
-            described = platform.client.describe_training_job(TrainingJobName=name)
+    hours = f"allow more than {job.max_runtime_seconds} s (training: max_hours), or run it again to go on from its "
+    work = Work(
+        TRAINING,
+        job.name,
+        lambda attempt: training_request(platform, job, attempt),
+        lambda described: _collect(platform, described),
+        more_time=f"{hours}checkpoint",
+    )
+    bundle, described = yield from outcome(platform, work, listen, say)
+    platform.remove(checkpoints(platform, job))
+    return Trained(bundle, described)
 
 
 def _progress(line: str) -> Progress | None:
@@ -139,13 +84,6 @@ def _progress(line: str) -> Progress | None:
         return Progress(int(said["step"]), int(said["of"]), *figures)
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _stop(platform: Platform, name: str) -> None:
-    try:
-        platform.client.stop_training_job(TrainingJobName=name)
-    except ClientError as error:
-        _log.warning("the job %s could not be stopped: %s", name, error)
 
 
 def _collect(platform: Platform, described: Answer) -> Bundle:

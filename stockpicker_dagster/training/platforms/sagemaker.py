@@ -17,19 +17,19 @@ from stockpicker_dagster.home import home
 from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.errors import asking, code_of
 from stockpicker_dagster.storage.aws.policies import execution_role
-from stockpicker_dagster.storage.aws.settings import AwsSettings, aws_settings, on_aws
+from stockpicker_dagster.storage.aws.settings import CUSTOM_MODELS, AwsSettings, aws_settings, on_aws
 from stockpicker_dagster.storage.places.s3 import Encryption, S3Place
 from stockpicker_dagster.training.platforms import Answer, PlatformFailure
+from stockpicker_dagster.training.platforms.jobs import JobKind
 from stockpicker_dagster.training.platforms.validation import validate_request
 
 IMAGE = "STOCKPICKER_TRAINING_IMAGE"
 SUBNETS, SECURITY_GROUPS = "STOCKPICKER_AWS_SUBNETS", "STOCKPICKER_AWS_SECURITY_GROUPS"
-_LOGS = "/aws/sagemaker/TrainingJobs"
 _MOST_LINES = 10_000
 
 
 class SageMakerPlatform:
-    """Trains on `instance_type` in the account; see `Platform`.
+    """Trains on `instance_type` in the account, and scores on `scoring_instance_type`; see `Platform`.
 
     `max_wait_hours` asks for spot capacity, which may take that long in all; a job that is interrupted goes on from its
     checkpoint. Raises `InvalidInput` where the deployment is not `aws`.
@@ -40,7 +40,11 @@ class SageMakerPlatform:
     longest_poll_seconds = 60.0
 
     def __init__(
-        self, instance_type: str = "ml.m5.xlarge", volume_gb: int = 30, max_wait_hours: float | None = None
+        self,
+        instance_type: str = "ml.m5.xlarge",
+        volume_gb: int = 30,
+        max_wait_hours: float | None = None,
+        scoring_instance_type: str = "ml.m5.xlarge",
     ) -> None:
         if not on_aws():
             raise InvalidInput("platform 'sagemaker' needs an AWS account; set STOCKPICKER_DEPLOYMENT=aws")
@@ -49,6 +53,8 @@ class SageMakerPlatform:
         self.image = os.environ.get(IMAGE) or default_image(settings)
         self.role = execution_role(settings)
         self.output = f"s3://{self.bucket}/jobs"
+        self.custom_models = f"s3://{self.bucket}/{CUSTOM_MODELS}"
+        self.marks = settings.tags
         self.client: Any = CheckedClient(client("sagemaker"), settings, max_wait_hours)
         self.runtime = client("sagemaker-runtime")
         self.training_resources: dict[str, Any] = {
@@ -56,11 +62,13 @@ class SageMakerPlatform:
             "InstanceCount": 1,
             "VolumeSizeInGB": volume_gb,
         }
-        self.hosting_resources: dict[str, Any] = {"InstanceType": instance_type, "InitialInstanceCount": 1}
-        self.transform_resources: dict[str, Any] = {"InstanceType": instance_type, "InstanceCount": 1}
+        self.hosting_resources: dict[str, Any] = {"InstanceType": scoring_instance_type, "InitialInstanceCount": 1}
+        self.transform_resources: dict[str, Any] = {"InstanceType": scoring_instance_type, "InstanceCount": 1}
         cache, encryption = home().root / "s3_cache", Encryption(settings.kms_key)
-        self._jobs = S3Place(client("s3"), self.bucket, "jobs", settings.account, cache, encryption)
-        self._staged = S3Place(client("s3"), self.bucket, "staged", settings.account, cache, encryption)
+        self._places = {
+            name: S3Place(client("s3"), self.bucket, name, settings.account, cache, encryption)
+            for name in ("jobs", CUSTOM_MODELS, "staged")
+        }
 
     def stage(self, source: Path) -> str:
         """The URI of an object, or of a folder of objects, with the content of `source`, named by that content."""
@@ -72,55 +80,63 @@ class SageMakerPlatform:
         for name, content in contents.items():
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
         at = digest.hexdigest()[:32]
-        there = self._staged.listed(at)
-        self._staged.write({f"{at}/{name}": content for name, content in contents.items() if name not in there})
+        there = self._places["staged"].listed(at)
+        self._places["staged"].write(
+            {f"{at}/{name}": content for name, content in contents.items() if name not in there}
+        )
         return f"s3://{self.bucket}/staged/{at}/{source.name}"
 
+    def store(self, location: str, content: bytes) -> None:
+        """Puts one object, whole."""
+        place, name = self._within(location)
+        place.write({name: content})
+
     def fetch(self, location: str) -> bytes:
-        """The content of one object that a job wrote."""
-        content = self._jobs.read(self._within(location))
+        """The content of one object."""
+        place, name = self._within(location)
+        content = place.read(name)
         if content is None:
             raise PlatformFailure(f"{location} is not there; look at the job's log for the reason")
         return content
 
     def listed(self, location: str) -> list[str]:
         """The URIs of all objects below a prefix, ascending."""
-        folder = self._within(location)
-        return [f"{self.output}/{folder}/{name}" for name in sorted(self._jobs.listed(folder))]
+        place, folder = self._within(location)
+        return [f"s3://{self.bucket}/{place.prefix}/{folder}/{name}" for name in sorted(place.listed(folder))]
 
     def remove(self, location: str) -> None:
         """Removes an object, or everything below a prefix. Versions stay for as long as the bucket keeps them."""
-        folder = self._within(location)
-        self._jobs.remove([folder, *(f"{folder}/{name}" for name in self._jobs.listed(folder))])
+        place, folder = self._within(location)
+        place.remove([folder, *(f"{folder}/{name}" for name in place.listed(folder))])
 
-    def read_log(self, job: str, position: str | None = None) -> tuple[list[str], str]:
+    def read_log(self, job: str, position: str | None = None, kind: str = "training") -> tuple[list[str], str]:
         """New lines of the job's CloudWatch streams; the position is a token for each stream."""
-        logs = client("logs")
+        logs, group = client("logs"), JobKind(kind).log_group
         lines: list[str] = []
         tokens: dict[str, str] = json.loads(position) if position else {}
         with asking(f"the log of {job} was to be read"):
             try:
-                found = logs.describe_log_streams(logGroupName=_LOGS, logStreamNamePrefix=f"{job}/")["logStreams"]
+                found = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/")["logStreams"]
             except logs.exceptions.ResourceNotFoundException:
                 found = []
             for name in sorted(each["logStreamName"] for each in found):
                 while len(lines) < _MOST_LINES:
                     token = {"nextToken": tokens[name]} if name in tokens else {}
-                    page = logs.get_log_events(logGroupName=_LOGS, logStreamName=name, startFromHead=True, **token)
+                    page = logs.get_log_events(logGroupName=group, logStreamName=name, startFromHead=True, **token)
                     lines += [event["message"] for event in page["events"]]
                     if page["nextForwardToken"] == tokens.get(name):
                         break
                     tokens[name] = page["nextForwardToken"]
         return lines, json.dumps(tokens, sort_keys=True)
 
-    def _within(self, location: str) -> str:
-        """The name below `output` that a URI means. Raises `PlatformFailure` for what is not ours to touch."""
+    def _within(self, location: str) -> tuple[S3Place, str]:
+        """Where a URI lies, and its name there. Raises `PlatformFailure` for what is not ours to touch."""
         parts = urlsplit(location)
-        name = parts.path.strip("/").removeprefix("jobs/")
-        ours = parts.scheme == "s3" and parts.netloc == self.bucket and parts.path.startswith("/jobs/")
+        folder, _, name = parts.path.strip("/").partition("/")
+        ours = parts.scheme == "s3" and parts.netloc == self.bucket and folder in ("jobs", CUSTOM_MODELS)
         if not ours or not name or ".." in name.split("/"):
-            raise PlatformFailure(f"{location} is not below {self.output}, where jobs write")
-        return name
+            raise PlatformFailure(f"{location} is not below {self.output} or {self.custom_models}, where jobs write")
+        return self._places[folder], name
 
 
 class CheckedClient:
@@ -157,7 +173,8 @@ class CheckedClient:
         """The request with tags, encryption, network and spot capacity of this deployment."""
         ours = {**{tag["Key"]: tag["Value"] for tag in request.get("Tags") or []}, **self.settings.tags}
         completed = {**request, "Tags": [{"Key": key, "Value": value} for key, value in ours.items()]}
-        if operation in ("CreateTrainingJob", "CreateModel"):
+        # A model that is served without a server of its own has neither isolation nor a VPC, and says so itself.
+        if operation in ("CreateTrainingJob", "CreateModel") and request.get("EnableNetworkIsolation", True):
             completed |= _network()
         if operation == "CreateProcessingJob":
             completed["NetworkConfig"] = _network()
@@ -174,6 +191,14 @@ class CheckedClient:
                 wait = round(3600 * self.max_wait_hours)
                 completed["EnableManagedSpotTraining"] = True
                 completed["StoppingCondition"] = {**request["StoppingCondition"], "MaxWaitTimeInSeconds": wait}
+        if operation == "CreateTransformJob" and self.settings.kms_key:
+            key = self.settings.kms_key
+            completed["TransformOutput"] = {**request["TransformOutput"], "KmsKeyId": key}
+            completed["TransformResources"] = {**request["TransformResources"], "VolumeKmsKeyId": key}
+        if operation == "CreateEndpointConfig" and self.settings.kms_key:
+            # A key is for the disks of instances; what is serverless has none.
+            serverless = any("ServerlessConfig" in variant for variant in request["ProductionVariants"])
+            completed |= {} if serverless else {"KmsKeyId": self.settings.kms_key}
         return completed
 
 

@@ -118,6 +118,22 @@ def _disagreements(operation: str, request: dict[str, Any]) -> list[str]:
         joined = (request.get("DataProcessing") or {}).get("JoinSource", "None") == "Input"
         if joined and (split != "Line" or (request.get("TransformOutput") or {}).get("AssembleWith") != "Line"):
             wrong.append("JoinSource Input needs SplitType Line and AssembleWith Line")
+    if operation == "CreateEndpointConfig":
+        for variant in request.get("ProductionVariants") or []:
+            wrong += _variant_mistakes(variant)
+    return wrong
+
+
+def _variant_mistakes(variant: dict[str, Any]) -> list[str]:
+    """What is wrong with what a variant runs on: either instances, or no server of its own."""
+    serverless, named = variant.get("ServerlessConfig"), variant.get("VariantName")
+    instances = [name for name in ("InstanceType", "InitialInstanceCount") if name in variant]
+    if serverless is None:
+        missing = [name for name in ("InstanceType", "InitialInstanceCount") if name not in variant]
+        return [f"the variant {named!r} lacks {' and '.join(missing)}, or a ServerlessConfig"] if missing else []
+    wrong = [f"the variant {named!r} has a ServerlessConfig, and {' and '.join(instances)}"] if instances else []
+    if serverless["MemorySizeInMB"] % 1024:
+        wrong.append(f"MemorySizeInMB {serverless['MemorySizeInMB']} is not allowed; allowed: 1024, 2048, ... 6144")
     return wrong
 
 

@@ -5,6 +5,7 @@ outlives who asked: a step that was killed finds its job again by name.
 """
 
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class LocalPlatform:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.client = self.runtime = LocalClient(self.root, IMAGE, stop_seconds)
         self.output = uri(self.root / "output")
+        self.custom_models = uri(self.root / "custom-models")
+        self.marks = {"stockpicker": "local"}
         # Named as SageMaker wants them, and used for nothing: jobs run on this machine.
         self.training_resources: dict[str, Any] = {
             "InstanceType": "ml.m5.large",
@@ -48,6 +51,18 @@ class LocalPlatform:
             raise InvalidInput(f"{source} is not there, and cannot be given to a job")
         return uri(source)
 
+    def store(self, location: str, content: bytes) -> None:
+        """Puts one file below the platform's own folder."""
+        path = self._own(location)
+        fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_bytes(content)
+            fresh.rename(path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise PlatformFailure(f"{location} cannot be written ({error.strerror})") from error
+
     def fetch(self, location: str) -> bytes:
         """The content of one file that a job wrote."""
         try:
@@ -61,17 +76,21 @@ class LocalPlatform:
 
     def remove(self, location: str) -> None:
         """Removes a file or folder below the platform's own."""
-        path = path_of(location)
-        if not path.is_relative_to(self.root):
-            raise InvalidInput(f"{location} is not below {self.root}; only what jobs wrote is removed")
+        path = self._own(location)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
-    def read_log(self, job: str, position: str | None = None) -> tuple[list[str], str]:
-        """The whole lines of a training job's log after `position`, a number of bytes."""
-        record = self.client.training_record(job)
+    def _own(self, location: str) -> Path:
+        path = path_of(location)
+        if not path.is_relative_to(self.root):
+            raise InvalidInput(f"{location} is not below {self.root}; only what jobs wrote is changed")
+        return path
+
+    def read_log(self, job: str, position: str | None = None, kind: str = "training") -> tuple[list[str], str]:
+        """The whole lines of a job's log after `position`, a number of bytes."""
+        record = self.client.job_record(kind, job)
         start = int(position or 0)
         if record is None or not (record.folder / LOG).exists():
             return [], str(start)

@@ -275,7 +275,12 @@ class LocalClient:
 
     def training_record(self, name: str) -> Record | None:
         """What is kept of a training job, its log among it."""
-        return self._kept["training-jobs"].find(name)
+        return self.job_record("training", name)
+
+    def job_record(self, kind: str, name: str) -> Record | None:
+        """What is kept of a job of that kind, its log among it."""
+        records = self._kept.get(f"{kind}-jobs")
+        return None if records is None else records.find(name)
 
     def _begin(self, operation: str, kind: str, name: str, request: dict[str, Any], state: dict[str, Any]) -> None:
         """Keeps the record and has it supervised."""
