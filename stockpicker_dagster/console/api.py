@@ -4,6 +4,7 @@ Figures that do not exist are null, exact decimals are texts, moments are ISO 86
 every address; a test holds the answers against it.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -198,7 +199,8 @@ def plain(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, pl.DataFrame):
-        return [plain(row) for row in value.iter_rows(named=True)]
+        # By Polars itself, many times quicker than value by value: no figure for NaN there either.
+        return json.loads(value.write_json())
     if isinstance(value, Mapping):
         return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -34,6 +34,7 @@ def templates() -> Environment:
         "weight": weight,
         "shares": shares,
         "score": score,
+        "figure": figure,
     }
     return made
 
@@ -91,3 +92,13 @@ def score(value: float) -> str:
     '+0.0123'
     """
     return f"{value:+.4f}"
+
+
+def figure(value: Decimal) -> str:
+    """A figure of any size to three places, without zeros behind the point.
+
+    >>> figure(Decimal("39200.000")), figure(Decimal("0.3920")), figure(Decimal(2_000_000))
+    ('39,200', '0.392', '2,000,000')
+    """
+    text = f"{value:,.3f}"
+    return text.rstrip("0").rstrip(".")

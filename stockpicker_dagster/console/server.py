@@ -36,6 +36,7 @@ from stockpicker_dagster.console.door.proxies import TrustedProxy
 from stockpicker_dagster.console.guard import PREFIX
 from stockpicker_dagster.console.services import Services, services
 from stockpicker_dagster.console.views.desk import Desk
+from stockpicker_dagster.console.views.stock import prepare_histories
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import PROJECT_ROOT, Home
 from stockpicker_dagster.storage.deployment import Deployment
@@ -210,7 +211,8 @@ def _run_web_server(
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, target, version=dagster.__version__) as context,
     ):
-        desk = Desk(Deployment(), STRATEGIES, instance)
+        desk = Desk(Deployment(), STRATEGIES, instance, copies=home.root / "console" / "histories")
+        prepare_histories(desk)
         provider = IdentityProvider.from_environment()
         parts = services(desk, home, lambda: load_signing_key(home.root / "keys"), provider)
         instance.optimize_for_webserver(DATABASE_TIMEOUT_MS, DATABASE_RECYCLE_S, DATABASE_OVERFLOW)

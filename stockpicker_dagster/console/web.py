@@ -26,6 +26,7 @@ from stockpicker_dagster.trading.people.directory import NotAllowed, Role
 
 MOST_FIELDS = 2_000
 LONGEST_FIELD = 64 * 1024
+STOP_ASKING = 286
 NAVIGATION = (
     ("/", "Today"),
     ("/ranking", "Ranking"),
@@ -158,6 +159,16 @@ def page(asked: Asked, template: str, title: str, *, status: int = 200, here: st
         "now": asked.desk.now(),
     }
     return HTMLResponse(render(template, frame | context), status)
+
+
+def live(asked: Asked, part: str, *, over: bool) -> int | None:
+    """The status of a page's part that its page asks for again and again; None where the whole page is asked for.
+
+    A part in which nothing can change any more says so, by the status that htmx stops asking at.
+    """
+    if asked.request.headers.get("hx-target") != part:
+        return None
+    return STOP_ASKING if over else 200
 
 
 def to(address: str) -> Response:

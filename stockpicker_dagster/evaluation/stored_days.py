@@ -14,10 +14,11 @@ from stockpicker_dagster.strategy_form import StrategyForm
 
 def stored_span(name: str, form: StrategyForm, lake: Lake) -> tuple[date, date]:
     """The first and the last session that the strategy's stored back-test covers; `InvalidInput` if there is none."""
-    served = [day for day in lake.days(f"{name}/backtest_metrics") if day >= form.first_served]
+    begin = form.first_served
+    served = [day for day in lake.days(f"{name}/backtest_metrics") if day >= begin]
     if not served:
         raise InvalidInput(f"{name!r} has no back-test yet; `stockpicker run {name}` makes one")
-    return form.calendar.sessions(form.first_served, served[-1])[0], served[-1]
+    return form.calendar.sessions(begin, served[-1])[0], served[-1]
 
 
 def stored_backtest(name: str, form: StrategyForm, lake: Lake, first: date, last: date) -> pl.DataFrame:

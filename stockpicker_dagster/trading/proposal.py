@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, bindparam, insert, select
+from sqlalchemy import Connection, Engine, Row, Table, bindparam, insert, select
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.database import transaction
@@ -314,14 +314,33 @@ def read_proposal(connection: Connection, reference: str) -> StoredProposal:
 
 def state_of(connection: Connection, proposal: str) -> State:
     """Where a proposal stands. An approval followed by another person's denial, before the claim, is a denial."""
+    return states_of(connection, [proposal])[proposal]
+
+
+def states_of(connection: Connection, proposals: Sequence[str]) -> dict[str, State]:
+    """Where each of many proposals stands, as `state_of` says, asked for all of them at once."""
     ended = {"claimed": "executing", "finished": "executed", "aborted": "aborted", "lapsed": "lapsed"}
-    claim = connection.execute(_CLAIM, {"proposal": proposal}).scalar_one_or_none()
-    if claim is not None:
-        return ended[claim]  # type: ignore[return-value]
-    outcome = connection.execute(_OUTCOME, {"proposal": proposal}).scalar_one_or_none()
-    if outcome == "approved" and denier_of(connection, proposal):
-        return "denied"
-    return outcome or "open"
+
+    def told(table: Table, column: str) -> dict[str, str]:
+        wanted = select(table.c.proposal, table.c[column]).where(table.c.proposal.in_(proposals))
+        return {row[0]: row[1] for row in connection.execute(wanted)}
+
+    claims, outcomes = told(ledger.executions, "status"), told(ledger.outcomes, "outcome")
+    decisions = ledger.decisions
+    denied = set(
+        connection.execute(
+            select(decisions.c.proposal).where(decisions.c.proposal.in_(proposals), decisions.c.decision == "deny")
+        ).scalars()
+    )
+    states: dict[str, State] = {}
+    for each in proposals:
+        if each in claims:
+            states[each] = ended[claims[each]]  # type: ignore[assignment]
+        elif outcomes.get(each) == "approved" and each in denied:
+            states[each] = "denied"
+        else:
+            states[each] = outcomes.get(each, "open")  # type: ignore[assignment]
+    return states
 
 
 def denier_of(connection: Connection, proposal: str) -> str | None:

@@ -1,14 +1,27 @@
 """Every address of the console, with every role: who gets in, who does not, and that each change needs its proof."""
 
+import json
 import re
+import uuid
+from datetime import timedelta
+from urllib.parse import quote
 
+import dagster as dg
+import polars as pl
 import pytest
+from dagster import DagsterRun
 from starlette.testclient import TestClient
 
 from stockpicker_dagster.console.application import PAGES
 from stockpicker_dagster.console.web import Page
+from stockpicker_dagster.strategy_form.web import as_yaml
+from stockpicker_dagster.trading import accounts
+from stockpicker_dagster.trading.approval import decide
+from stockpicker_dagster.trading.people import tokens
 from stockpicker_dagster.trading.people.directory import ROLES
-from stockpicker_dagster_tests.console.site import BASE, PEOPLE, STRATEGY, Site, hidden
+from stockpicker_dagster_tests.console.site import ATTRIBUTES, BASE, PEOPLE, STRATEGY, Site, hidden
+from stockpicker_dagster_tests.trading.conftest import TradingDesk
+from stockpicker_dagster_tests.training import small_strategy
 
 WITH_ROLE = {role: name for name, role in PEOPLE.items()}
 CHANGES = [page for page in PAGES if page.method == "POST"]
@@ -132,3 +145,69 @@ def test_the_console_loads_nothing_from_elsewhere(read_site: Site) -> None:
         assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
         assert "<script>" not in page
         assert re.findall(r'\son\w+="', page) == []
+
+
+MARKUP = """x"'><img src=x onerror=alert(1)>{{ 7*7 }}</script><!--"""
+
+
+@pytest.fixture
+def told_markup(site: Site) -> Site:
+    """A console in which every text that people, files or programs may choose is an attempt at markup."""
+    now, desk = site.deployment.now(), site.parts.desk
+    form = desk.file_of(STRATEGY)
+    form.write_text(as_yaml(ATTRIBUTES | {"description": MARKUP}))
+    broken = desk.strategies_folder / MARKUP.replace("/", "") / "defs.yaml"
+    broken.parent.mkdir()
+    broken.write_text(f"type: {json.dumps(MARKUP)}\n")
+    # A stock and a feature of that name, as a file of prices or a module of features may bring them.
+    day = small_strategy.TESTED[-1]
+    for table in ("predictions", "scaled_features"):
+        rows = site.lake.read(f"{STRATEGY}/{table}", [day])
+        worst = rows["symbol"].sort()[-1]
+        rows = rows.with_columns(pl.col("symbol").replace(worst, MARKUP))
+        if table == "predictions":
+            reason = pl.lit([{"feature": MARKUP, "value": 1.0}], dtype=rows.schema["contributions"])
+            rows = rows.with_columns(contributions=reason)
+        note = site.lake.notes(f"{STRATEGY}/{table}")[day]
+        site.lake.write_days(f"{STRATEGY}/{table}", rows, [day], lambda _: small_strategy.TESTED, note)
+    trading = TradingDesk(site.database, session=day, now=now)
+    first = trading.propose({MARKUP: 0.4, "BBB": -0.4}, {MARKUP: 20.0, "BBB": 50.0}, strategy=STRATEGY).id
+    assert first is not None
+    decide(site.database, first, "ada", "deny", MARKUP, now)
+    tokens.create_token(site.database, "root1", MARKUP, timedelta(days=1), now)
+    accounts.halt(site.database, None, "rob", MARKUP, now)
+    site.parts.starts.folder.mkdir(parents=True)
+    (site.parts.starts.folder / f"{STRATEGY}-20230701T000000.log").write_text(MARKUP)
+    said = {"verdict": MARKUP, "caveat": MARKUP}
+    asset = dg.AssetKey([STRATEGY, "backtest_metrics"])
+    desk.dagster.report_runless_asset_event(dg.AssetMaterialization(asset, metadata=said))
+    run = DagsterRun(job_name=MARKUP, run_id=str(uuid.UUID(int=1)), tags={"dagster/partition": MARKUP})
+    desk.dagster.run_storage.add_run(run)
+    site.proposal = first  # type: ignore[attr-defined]
+    return site
+
+
+def test_nothing_that_is_told_becomes_markup(told_markup: Site) -> None:
+    browser, told = told_markup.browser("root1"), {}
+    stock = f"/ranking/{STRATEGY}/{quote(MARKUP.replace('/', '%2f'), safe='')}"
+    addresses = [_address(page) for page in PAGES if page.method == "GET" and not page.as_json and page.role]
+    for path in {*addresses, f"/proposals/{told_markup.proposal}", stock, "/ranking/x%3Cimg%20src=x%3E"}:  # type: ignore[attr-defined]
+        answer = browser.get(path)
+        assert answer.status_code < 500, path
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            assert "<img" not in answer.text, path
+            assert "{49}" not in answer.text
+            assert ">49<" not in answer.text
+            told[path] = answer.text.count("&lt;img src=x onerror=alert(1)&gt;")
+    expected = {
+        "/": 4,
+        f"/ranking/{STRATEGY}": 2,
+        f"/proposals/{told_markup.proposal}": 3,  # type: ignore[attr-defined]
+        "/runs": 2,
+        "/people": 2,
+        "/halt": 2,
+        "/strategies": 2,
+        f"/strategies/{STRATEGY}/progress": 2,
+    }
+    for path, least in expected.items():
+        assert told[path] >= least, f"{path} shows it {told[path]} times"

@@ -21,9 +21,9 @@ import psutil
 import pytest
 
 from stockpicker_dagster_tests.conftest import require
+from stockpicker_dagster_tests.system.browsing import look, program
 
 ROOT = Path(__file__).resolve().parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PASSWORD = "correct horse battery"
 PATIENCE_S = 600
@@ -49,19 +49,7 @@ class Story:
 
     def look(self, name: str) -> None:
         """Lets axe-core look at the page as it is, and keeps its picture where somebody wants it."""
-        from axe_playwright_python.sync_playwright import Axe
-
-        found = Axe().run(self.page)
-        serious = [
-            f"{each['id']}: {each['nodes'][0]['html'][:200]}"
-            for each in found.response["violations"]
-            if each["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], f"{name}: {serious}"
-        width = self.page.evaluate("document.documentElement.scrollWidth")
-        assert width <= self.page.viewport_size["width"], f"{name} scrolls sideways"
-        if pictures := os.environ.get("STOCKPICKER_PICTURES"):
-            self.page.screenshot(path=Path(pictures) / f"{name}.png", full_page=True)
+        look(self.page, name)
 
     def wait(self, question: Callable[[], Any], what: str) -> None:
         """Loads the page again until the answer is true."""
@@ -75,8 +63,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     require(importlib.util.find_spec("playwright"), "playwright (a browser's driver)")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    require(program, "a Chromium browser")
+    require(program(), "a Chromium browser")
     from playwright.sync_api import sync_playwright
 
     folder = tmp_path_factory.mktemp("console")
@@ -99,7 +86,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     try:
         address = _address(server, folder)
         with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            browser = driver.chromium.launch(executable_path=program(), args=["--no-sandbox"])
             page = browser.new_page(viewport=DESK)
             page.set_default_timeout(60_000)
             base = re.sub(r"/first-person.*", "", address)

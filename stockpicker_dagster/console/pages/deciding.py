@@ -11,7 +11,7 @@ from starlette.responses import Response
 from stockpicker_dagster.console.door.checks import Refused
 from stockpicker_dagster.console.views import proposals
 from stockpicker_dagster.console.views.today import account_names
-from stockpicker_dagster.console.web import Asked, Page, page, to
+from stockpicker_dagster.console.web import Asked, Page, live, page, to
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.trading import accounts, desk
 from stockpicker_dagster.trading.approval import Decision, decide
@@ -29,7 +29,9 @@ def show_proposals(asked: Asked) -> Response:
 def show_proposal(asked: Asked) -> Response:
     """One proposal with everything a decision rests on."""
     found = proposals.proposal(asked.desk, asked.path["proposal"])
-    return page(asked, "proposal.html", f"Proposal {found.id}", here="/proposals", found=found)
+    status = live(asked, "state", over=not found.on_its_way)
+    template = "proposal_state.html" if status else "proposal.html"
+    return page(asked, template, f"Proposal {found.id}", here="/proposals", status=status or 200, found=found)
 
 
 def do_decide(asked: Asked) -> Response:

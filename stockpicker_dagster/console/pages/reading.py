@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from stockpicker_dagster.console.views import backtests, comparisons, executions, models, ranking, runs, stock, today
 from stockpicker_dagster.console.views.desk import NotFound
-from stockpicker_dagster.console.web import Asked, Page, day_from, page, to
+from stockpicker_dagster.console.web import Asked, Page, day_from, live, page, to
 from stockpicker_dagster.evaluation import comparison
 from stockpicker_dagster.research.backtest.significance.verdict import STRONG, WEAK
 from stockpicker_dagster.tear_sheet.page import as_html
@@ -145,9 +145,10 @@ def show_execution(asked: Asked) -> Response:
     found = executions.execution(asked.desk, asked.path["proposal"])
     if found is None:
         raise NotFound(f"proposal {asked.path['proposal']} was never executed")
-    part = asked.request.headers.get("hx-target") == "execution"
-    template = "execution_progress.html" if part else "execution.html"
-    return page(asked, template, f"Execution of {found.line.proposal}", here="/executions", found=found)
+    status = live(asked, "execution", over=not found.under_way)
+    template = "execution_progress.html" if status else "execution.html"
+    title = f"Execution of {found.line.proposal}"
+    return page(asked, template, title, here="/executions", status=status or 200, found=found)
 
 
 def show_models(asked: Asked) -> Response:

@@ -4,7 +4,7 @@ from starlette.responses import RedirectResponse, Response
 
 from stockpicker_dagster.console.strategy_desk import draft, stored_texts, write
 from stockpicker_dagster.console.views.desk import NotFound
-from stockpicker_dagster.console.web import Asked, Page, page, to
+from stockpicker_dagster.console.web import Asked, Page, live, page, to
 from stockpicker_dagster.research.algorithms import algorithm, known_algorithms
 from stockpicker_dagster.strategy_form import check_name
 from stockpicker_dagster.strategy_form.web import Mistakes, web_fields
@@ -71,9 +71,10 @@ def show_progress(asked: Asked) -> Response:
     start = asked.services.starts.latest(name)
     if start is None:
         raise NotFound(f"{name!r} was not started from here yet")
-    part = asked.request.headers.get("hx-target") == "progress"
-    template = "progress_text.html" if part else "progress.html"
-    return page(asked, template, f"Run of {name}", here="/strategies", start=start, text=start.text())
+    status = live(asked, "progress", over=not start.under_way)
+    template = "progress_text.html" if status else "progress.html"
+    shown = {"start": start, "text": start.text()}
+    return page(asked, template, f"Run of {name}", here="/strategies", status=status or 200, **shown)
 
 
 def _save(asked: Asked, name: str, *, new: bool) -> Response:

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 from dagster import DagsterInstance
 from sqlalchemy import Engine
 
+from stockpicker_dagster.console.views.beside import Beside, one_worker
+from stockpicker_dagster.console.views.histories import Histories
 from stockpicker_dagster.console.views.remembered import Remembered, fingerprint
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.deployment import Deployment
@@ -31,6 +34,14 @@ class Desk:
     strategies_folder: Path
     dagster: DagsterInstance
     remembered: Remembered = field(default_factory=Remembered)
+    beside: Beside[Any] = field(default_factory=lambda: Beside(one_worker()))
+    """What takes long and is short when it is there; tear sheets, which take longer, have a worker of their own."""
+    copies: Path | None = None
+    """Where copies of histories are kept, sorted by stock; None keeps none."""
+    histories: Histories = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "histories", Histories(self.deployment.lake, self.copies))
 
     @property
     def lake(self) -> Lake:
@@ -65,6 +76,16 @@ class Desk:
         """The stored sessions of a daily table, ascending."""
         lake = self.lake
         return self.remembered.answer(("days", table), fingerprint(lake, table), lambda: lake.days(table))
+
+    def served(self, name: str) -> list[date]:
+        """The stored sessions on which a model of the strategy served, ascending: those that have a ranking."""
+        form, table = self.form(name), f"{name}/predictions"
+        first = form.first_served
+        return self.remembered.answer(
+            ("served", name),
+            (first, fingerprint(self.lake, table)),
+            lambda: [day for day in self.lake.days(table) if day >= first],
+        )
 
     def file_of(self, name: str) -> Path:
         """Where a strategy's form is."""

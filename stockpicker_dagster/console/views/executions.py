@@ -10,7 +10,7 @@ from sqlalchemy import Row, select
 
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.trading import ledger
-from stockpicker_dagster.trading.proposal import read_proposal, state_of
+from stockpicker_dagster.trading.proposal import read_proposal, state_of, states_of
 
 ZERO = Decimal(0)
 _BPS = Decimal(10_000)
@@ -84,7 +84,9 @@ def executions(desk: Desk, strategy: str | None = None, most: int = 100) -> list
     if strategy is not None:
         wanted = wanted.where(table.c.strategy == strategy)
     with desk.database.connect() as connection:
-        return [_line(row, state_of(connection, row.proposal)) for row in connection.execute(wanted).all()]
+        rows = connection.execute(wanted).all()
+        states = states_of(connection, [row.proposal for row in rows])
+    return [_line(row, states[row.proposal]) for row in rows]
 
 
 def execution(desk: Desk, reference: str) -> ExecutionView | None:

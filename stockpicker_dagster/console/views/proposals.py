@@ -4,12 +4,15 @@ Everything is derived from the stored bytes of the proposal, which are what woul
 limits are checked here once more, so that a person sees how close the basket comes to each.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.trading import ledger
@@ -20,7 +23,7 @@ from stockpicker_dagster.trading.proposal import (
     ProposedOrder,
     StoredProposal,
     read_proposal,
-    state_of,
+    states_of,
 )
 
 ZERO = Decimal(0)
@@ -129,6 +132,11 @@ class ProposalView:
         """Where the proposal stands."""
         return self.stored.state
 
+    @property
+    def on_its_way(self) -> bool:
+        """Whether it is accepted, and what becomes of it is still to be seen."""
+        return self.state in ("approved", "executing")
+
 
 @dataclass(frozen=True)
 class ProposalLine:
@@ -147,19 +155,16 @@ class ProposalLine:
 def proposals(desk: Desk, strategy: str | None = None, most: int = 100) -> list[ProposalLine]:
     """The newest proposals, of one strategy or of all."""
     table = ledger.proposals
-    wanted = select(table.c.id).order_by(table.c.created_at.desc()).limit(most)
+    wanted = select(table).order_by(table.c.created_at.desc()).limit(most)
     if strategy is not None:
         wanted = wanted.where(table.c.strategy == strategy)
-    with desk.database.connect() as connection:
-        return [_line(connection, identity) for identity in connection.execute(wanted).scalars().all()]
+    return _lines(desk, wanted)
 
 
 def waiting(desk: Desk) -> list[ProposalLine]:
     """The proposals that hold their accounts: undecided, or approved and not ended."""
     table, held = ledger.proposals, ledger.open_proposals
-    wanted = select(table.c.id).join(held, held.c.proposal == table.c.id).order_by(table.c.expires_at)
-    with desk.database.connect() as connection:
-        return [_line(connection, identity) for identity in connection.execute(wanted).scalars().all()]
+    return _lines(desk, select(table).join(held, held.c.proposal == table.c.id).order_by(table.c.expires_at))
 
 
 def proposal(desk: Desk, reference: str) -> ProposalView:
@@ -204,19 +209,32 @@ def proposal(desk: Desk, reference: str) -> ProposalView:
     )
 
 
-def _line(connection: Connection, identity: str) -> ProposalLine:
-    row = connection.execute(select(ledger.proposals).where(ledger.proposals.c.id == identity)).one()
-    stored = read_proposal(connection, identity)
-    return ProposalLine(
-        row.id,
-        row.account,
-        row.strategy,
-        row.session,
-        row.created_at,
-        stored.document.decidable_until,
-        state_of(connection, identity),
-        len(stored.document.orders),
-    )
+def _lines(desk: Desk, wanted: Select[Any]) -> list[ProposalLine]:
+    """Proposals in a list. Their documents are not verified here: whoever decides on one sees it by itself."""
+    with desk.database.connect() as connection:
+        rows = connection.execute(wanted).all()
+        states = states_of(connection, [row.id for row in rows])
+    return [
+        ProposalLine(
+            row.id,
+            row.account,
+            row.strategy,
+            row.session,
+            row.created_at,
+            row.expires_at,
+            states[row.id],
+            desk.remembered.answer(("orders", row.id), row.digest, partial(_order_count, row.document)),
+        )
+        for row in rows
+    ]
+
+
+def _order_count(document: bytes) -> int:
+    """How many orders a stored document has; 0 for one that was tampered with, whose own page says so."""
+    try:
+        return len(json.loads(document)["orders"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _earlier_targets(connection: Connection, document: ProposalDocument) -> tuple[date, Mapping[str, Decimal]] | None:

@@ -55,7 +55,7 @@ class Ranking:
 def ranking(desk: Desk, name: str, session: date | None = None) -> Ranking:
     """The ranking of `session`, by default of the last one that has any. Raises `NotFound`."""
     form, table = desk.form(name), f"{name}/predictions"
-    sessions = [day for day in desk.days(table) if day >= form.first_served]
+    sessions = desk.served(name)
     if not sessions:
         raise NotFound(f"{name!r} has ranked nothing yet; `stockpicker run {name}` makes its first ranking")
     wanted = session or sessions[-1]

@@ -7,11 +7,13 @@ served from sources that have changed.
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import TypeVar, cast
 
 from stockpicker_dagster.storage.lake import Lake
+from stockpicker_dagster.storage.places.folder import FolderPlace
 
 Answer = TypeVar("Answer")
 # Where a lake's files cannot be looked at cheaply, their fingerprint holds for this long.
@@ -42,10 +44,15 @@ class Remembered:
         return made
 
 
+def folder_of(lake: Lake) -> Path | None:
+    """The folder that the lake lies in; None for one that lies elsewhere."""
+    return lake.place.root if isinstance(lake.place, FolderPlace) else None
+
+
 def fingerprint(lake: Lake, *tables: str) -> Hashable:
     """What changes whenever a stored day or bundle of one of `tables` does."""
-    root = getattr(lake, "root", None)
-    if not isinstance(root, os.PathLike):
+    root = folder_of(lake)
+    if root is None:
         return int(monotonic() / _ELSEWHERE_S)
     return tuple(_of_folder(os.path.join(root, *table.split("/"))) for table in tables)  # noqa: PTH118 - many files
 

@@ -16,6 +16,7 @@ from stockpicker_dagster.training.models import TrainedModel, load_model
 
 SESSIONS_SHOWN = 252
 """A year: more is read only when somebody asks for all."""
+OF_PRICES, OF_SCORES = ("close", "adjustment"), ("score", "rank")
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,7 @@ def stock(desk: Desk, name: str, symbol: str, session: date | None = None, every
 def _history(desk: Desk, form: StrategyForm, found: Ranking, symbol: str, everything: bool) -> pl.DataFrame:
     stored = [day for day in desk.days(f"{form.prices.key}/prices") if day <= found.session]
     days = stored if everything else stored[-SESSIONS_SHOWN:]
-    here = pl.col("symbol") == symbol
-    prices = (
-        desk.lake.scan(f"{form.prices.key}/prices", days)
-        .filter(here)
-        .select("date", "close", "adjustment")
-        .sort("date")
-        .collect()
-    )
+    prices = desk.histories.rows(f"{form.prices.key}/prices", days, symbol, OF_PRICES)
     # The last close is the anchor: what came before is divided by the adjustments that followed it.
     later = prices["adjustment"].fill_null(1.0).to_numpy()
     factor = np.ones(len(later))
@@ -105,9 +99,7 @@ def _history(desk: Desk, form: StrategyForm, found: Ranking, symbol: str, everyt
         factor[:-1] = np.cumprod(later[:0:-1])[::-1]
     adjusted = prices.with_columns((pl.col("close") / pl.Series(factor)).alias("adjusted"))
     scored = [day for day in found.sessions if days and days[0] <= day <= found.session]
-    scores = (
-        desk.lake.scan(f"{found.strategy}/predictions", scored).filter(here).select("date", "score", "rank").collect()
-    )
+    scores = desk.histories.rows(f"{found.strategy}/predictions", scored, symbol, OF_SCORES)
     return adjusted.select("date", "close", "adjusted").join(scores, on="date", how="left").sort("date")
 
 
@@ -130,3 +122,10 @@ def _model(desk: Desk, name: str, form: StrategyForm, session: date, features: S
         fingerprint(desk.lake, table),
         lambda: load_model(desk.lake.bundle(table, key), name, features),
     )
+
+
+def prepare_histories(desk: Desk) -> None:
+    """Has everything made beside the pages that a stock's page reads quickly."""
+    for name, form in desk.forms().items():
+        desk.histories.prepare(f"{form.prices.key}/prices", OF_PRICES)
+        desk.histories.prepare(f"{name}/predictions", OF_SCORES)

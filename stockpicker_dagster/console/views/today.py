@@ -23,7 +23,7 @@ class StrategyToday:
     last_ranked: date | None
     """The last session with a ranking; None before the first."""
     sessions_behind: int | None
-    """Completed sessions that it lacks; None where the source's own end cannot be asked just now."""
+    """Completed sessions that it lacks; None where the source's own end is not known just now."""
     ran_at: datetime | None
     """When its back-test last ran."""
     verdict: str
@@ -79,7 +79,7 @@ def account_names(desk: Desk) -> list[str]:
 
 
 def _strategy(desk: Desk, name: str, form: StrategyForm, held: Sequence[ProposalLine]) -> StrategyToday:
-    ranked = [day for day in desk.days(f"{name}/predictions") if day >= form.first_served]
+    ranked = desk.served(name)
     said, ran_at = latest_metadata(desk, name, "backtest_metrics")
     problem, behind = "", None
     try:
@@ -108,8 +108,26 @@ def _strategy(desk: Desk, name: str, form: StrategyForm, held: Sequence[Proposal
     )
 
 
-def _behind(desk: Desk, form: StrategyForm, last: date | None) -> int:
-    newest = form.last_session(desk.now())
+def _behind(desk: Desk, form: StrategyForm, last: date | None) -> int | None:
+    newest = _newest(desk, form)
+    if newest is None:
+        return None
     if last is None or last >= newest:
         return 0
     return len(form.calendar.sessions(last, newest)) - 1
+
+
+def _newest(desk: Desk, form: StrategyForm) -> date | None:
+    """The last session that the source can answer for; None while its files are being read, which can take long."""
+    files = [file for path in form.prices.paths for file in ([path] if path.is_file() else sorted(path.glob("*")))]
+    if not files:
+        return form.last_session(desk.now())
+    try:
+        seen = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    except FileNotFoundError:
+        return None
+    completed = form.calendar.last_completed(desk.now())
+    newest: date | None = desk.beside.get(
+        ("last session", form.prices.key), (seen, completed), lambda: form.last_session(desk.now())
+    )
+    return newest
