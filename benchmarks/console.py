@@ -4,7 +4,7 @@ A strategy's lake is written as its assets would leave it (prices, scaled featur
 plan), with a ledger of past rebalances and one proposal that waits. A server of its own then answers over loopback.
 `pages` takes the slowest page: each is asked for as it is met first (a stock and a session that nobody has looked at),
 and the median of further ones is told beside it. `fifty_people` has 50 signed-in people who each ask for a page, read
-for a second on average, and ask for the next, while a rebalance of 200 orders executes in a process of its own;
+for two seconds on average, and ask for the next, while a rebalance of 200 orders executes in a process of its own;
 whoever asks shares the two cores with the server. There is no peer that does the same work.
 
 Run it with `.venv/bin/python benchmarks/console.py [--json] [--home FOLDER]`; a named folder is kept and used again.
@@ -45,7 +45,7 @@ FORM: dict[str, Any] = {
     "periods": {"train_years": 1, "validation_years": 1, "retrain": "quarterly"},
     "backtest": {"long": 50, "short": 50, "rebalance": "daily", "simulations": 1000},
 }
-READING_S = 1.0
+READING_S = 2.0
 SERVED: list[date] = []
 
 

@@ -1,5 +1,6 @@
 """How pages are drawn: templates with everything escaped, numbers as people read them, and one frame around all."""
 
+import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from stockpicker_dagster.tear_sheet.wording import number, percent, signed_percent
 
@@ -35,6 +37,7 @@ def templates() -> Environment:
         "shares": shares,
         "score": score,
         "figure": figure,
+        "coded": coded,
     }
     return made
 
@@ -102,3 +105,12 @@ def figure(value: Decimal) -> str:
     """
     text = f"{value:,.3f}"
     return text.rstrip("0").rstrip(".")
+
+
+def coded(sentence: str) -> Markup:
+    """A sentence with what stands between backticks set as code; everything in it is escaped.
+
+    >>> coded("run `a < b`")
+    Markup('run <code>a &lt; b</code>')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))  # noqa: S704 - escaped before

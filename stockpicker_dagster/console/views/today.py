@@ -32,6 +32,8 @@ class StrategyToday:
     waiting: Sequence[ProposalLine]
     problem: str
     """What is wrong, and what to do about it; empty where nothing is."""
+    runnable: bool
+    """Whether everything is there that a run reads."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _strategy(desk: Desk, name: str, form: StrategyForm, held: Sequence[Proposal
     if missing := form.missing_files():
         problem = f"not there: {', '.join(map(str, missing))}; put it there, or change the strategy"
     elif not ranked:
-        problem = problem or f"nothing is ranked yet; run it, or `stockpicker run {name}`"
+        problem = problem or f"nothing is ranked yet; run it here, or by `stockpicker run {name}`"
     elif behind:
         problem = (
             problem or f"{behind} session{'s' if behind > 1 else ''} behind the last close; the next run catches up"
@@ -105,6 +107,7 @@ def _strategy(desk: Desk, name: str, form: StrategyForm, held: Sequence[Proposal
         caveat=said.get("caveat", ""),
         waiting=held,
         problem=problem,
+        runnable=not missing,
     )
 
 
