@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from stockpicker_dagster.compute.spark_session import lacking
 from stockpicker_dagster.errors import StockPickerError
@@ -150,11 +150,34 @@ def _database() -> Iterator[Finding]:
     try:
         database = Deployment().database
         with database.connect() as connection:
-            accounts = connection.execute(select(ledger.accounts.c.id)).scalars().all()
+            named = select(ledger.accounts.c.id, ledger.accounts.c.broker, ledger.accounts.c.mode)
+            accounts = connection.execute(named.order_by(ledger.accounts.c.id)).all()
     except Exception as error:  # any driver's error means the same to the reader
         yield Finding("database", False, f"cannot be opened ({error}); check STOCKPICKER_DATABASE_URL and the disk")
         return
     yield Finding("database", True, f"{len(accounts)} accounts")
-    for account in accounts:
+    for account, broker, mode in accounts:
         reason = halt_in_force(database, account)
         yield Finding(f"account {account}", reason is None, reason or "not halted")
+        # The embedded broker is the ledger, and nothing answers for orders placed by hand.
+        if broker not in ("paper", "ticket"):
+            yield _broker(database, account, broker, mode)
+
+
+def _broker(database: Engine, account: str, broker: str, mode: str) -> Finding:
+    """Whether the broker of an account answers, agrees about the time, and would take orders; none is sent."""
+    from stockpicker_dagster.trading.brokers.connections import connect
+    from stockpicker_dagster.trading.brokers.contract import look
+
+    what = f"broker of {account}"
+    try:
+        connected = connect(database, account)
+    except StockPickerError as error:
+        if mode == "live":
+            return Finding(what, True, f"{broker} was not asked: only where its trader runs is it reached ({error})")
+        return Finding(what, False, str(error))
+    checks = list(look(connected, Deployment().now))
+    broken = [f"it is not so that {check.promise} ({check.detail})" for check in checks if not check.kept]
+    if broken:
+        return Finding(what, False, f"{broker}: {'; '.join(broken)}")
+    return Finding(what, True, f"{broker} answers: {'; '.join(check.detail for check in checks)}")

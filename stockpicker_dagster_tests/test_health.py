@@ -1,8 +1,9 @@
 """The doctor: each thing that is wrong is found, named, and told with what puts it right."""
 
 import os
+import re
 import shlex
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 import yaml
 from click.testing import CliRunner
+from sqlalchemy import update
 
 from stockpicker_dagster import runs
 from stockpicker_dagster.cli import main
@@ -21,7 +23,8 @@ from stockpicker_dagster.runs import Span, span_to_run
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.symbol_sets import store_symbol_set
 from stockpicker_dagster.strategy_form import COMPONENT_TYPE
-from stockpicker_dagster.trading import accounts
+from stockpicker_dagster.trading import accounts, ledger
+from stockpicker_dagster_tests.trading.brokers.alpaca_server import KEY, SECRET, AlpacaServer
 
 START = date(2023, 1, 3)
 DAYS = trading_calendar("XNYS").sessions(START, date(2023, 1, 13))
@@ -173,6 +176,43 @@ def test_a_halted_account_is_found_with_who_and_why_until_it_is_resumed(place: H
     assert found(place, "account paper").healthy
     accounts.halt(database, None, "os:risk", "a drill", NOW)
     assert not found(place, "account other").healthy
+
+
+def test_a_broker_is_asked_whether_it_answers_and_is_sent_nothing(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Deployment().database
+    accounts.ensure_paper_account(database, "street", NOW)
+    assert [each.what for each in findings(place) if "street" in each.what] == ["account street"]
+    with AlpacaServer() as server:
+        server.exchange.now = Deployment().now()
+        at_alpaca = update(ledger.accounts).values(broker="alpaca", base_url=server.url)
+        with database.begin() as connection:
+            connection.execute(at_alpaca)
+        lacking = found(place, "broker of street")
+        assert not lacking.healthy
+        assert "account 'street' needs APCA_API_KEY_ID; set it" in lacking.sentence
+
+        monkeypatch.setenv("APCA_API_KEY_ID", KEY)
+        monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+        fine = found(place, "broker of street")
+        assert fine.healthy
+        assert re.fullmatch(r"alpaca answers: .* UTC; \S+, cash 1000000 USD; 0 held", fine.sentence), fine.sentence
+        assert {method for method, *_ in server.received} == {"GET"}
+
+        server.exchange.now -= timedelta(seconds=10)
+        late = found(place, "broker of street")
+        assert not late.healthy
+        assert "it is not so that it tells the time (it is " in late.sentence
+        assert "set this machine's clock" in late.sentence
+
+
+def test_where_the_trader_alone_has_the_credentials_of_a_live_account_nobody_else_needs_them(place: Home) -> None:
+    database = Deployment().database
+    accounts.ensure_paper_account(database, "street", NOW)
+    with database.begin() as connection:
+        connection.execute(update(ledger.accounts).values(broker="alpaca", mode="live"))
+    finding = found(place, "broker of street")
+    assert finding.healthy
+    assert "was not asked: only where its trader runs is it reached" in finding.sentence
 
 
 @pytest.mark.parametrize("kind", ["no folder", "no database", "unknown kind", "nobody answers"])

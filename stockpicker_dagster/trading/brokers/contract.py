@@ -52,6 +52,11 @@ def verify(
     return _Verification(broker, symbol, now, wait).run()
 
 
+def look(broker: Broker, now: Callable[[], datetime]) -> Iterator[Check]:
+    """What can be asked of the broker of any account, live ones too, without an order: time, account, positions."""
+    return _Verification(broker, "", now, time.sleep).asked_only()
+
+
 class _Verification:
     def __init__(self, broker: Broker, symbol: str, now: Callable[[], datetime], wait: Callable[[float], None]) -> None:
         self._broker = broker
@@ -60,11 +65,17 @@ class _Verification:
         self._wait = wait
         self._name = f"sp-verify-{secrets.token_hex(8)}"
 
-    def run(self) -> Iterator[Check]:
+    def asked_only(self) -> Iterator[Check]:
         for promise, tried in (
             ("it tells the time", self._clock),
             ("it tells the account, and orders may be sent", self._account),
             ("it tells the positions", self._positions),
+        ):
+            yield self._tried(promise, tried)
+
+    def run(self) -> Iterator[Check]:
+        yield from self.asked_only()
+        for promise, tried in (
             ("it tells open orders", lambda: f"{len(self._broker.open_orders())} open"),
             ("an id that was never used is absent", self._absent),
             ("it says what can be borrowed", self._borrow),

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.trading.brokers import Absent, BrokerOrder, Rejected
-from stockpicker_dagster.trading.brokers.contract import Check, verify
+from stockpicker_dagster.trading.brokers.contract import Check, look, verify
 from stockpicker_dagster_tests.trading.brokers.exchange import EVENING
 from stockpicker_dagster_tests.trading.brokers.venues import VENUES
 
@@ -43,6 +43,14 @@ def test_a_live_account_is_never_tried(new_ledger: Callable[[], Engine]) -> None
         with pytest.raises(InvalidInput, match="on a paper account only"):
             verify(venue.broker(), "live", "AAA", lambda: EVENING)
         assert venue.server.received == []
+
+
+@pytest.mark.parametrize("name", ["alpaca", "interactive_brokers"])
+def test_a_look_sends_no_order(name: str, new_ledger: Callable[[], Engine]) -> None:
+    with VENUES[name](new_ledger) as venue:
+        checks = list(look(venue.broker(), lambda: venue.exchange.now))
+        assert [check.kept for check in checks] == [True] * 3
+        assert venue.exchange.orders == []
 
 
 @pytest.mark.parametrize(
