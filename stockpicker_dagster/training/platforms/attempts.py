@@ -64,7 +64,8 @@ def outcome(
         except BaseException:
             stop(platform, kind, name)
             raise
-        status, reason = described[kind.status_key], described.get("FailureReason", "")
+        status = described[kind.status_key]
+        reason = ": ".join(filter(None, (described.get("FailureReason"), described.get("ExitMessage"))))
         if status == "Completed":
             try:
                 return work.collect(described), described

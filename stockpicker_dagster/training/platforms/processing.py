@@ -1,12 +1,11 @@
 """A platform as a place to compute: a function of frames as one processing job, found again by name.
 
 It is `compute`'s third place, beside this process and Spark. A job is given the function and its frames as files and
-leaves its answer as one; what it computes has the bytes of what would have been computed here. The name of a job says
-what it computes, so that a step which was killed and starts again follows the job that it began.
+leaves its answer as one; what it computes has the bytes of what would have been computed here. How a job is started,
+found again, followed and tried again is in `attempts`.
 """
 
 import hashlib
-import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import polars as pl
-from botocore.exceptions import ClientError
 
 from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.compute import FrameFunction
@@ -33,12 +31,10 @@ from stockpicker_dagster.training.container.compute import (
     python_version,
 )
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure
-from stockpicker_dagster.training.platforms.errors import already_exists, is_missing
+from stockpicker_dagster.training.platforms.attempts import Work, outcome
+from stockpicker_dagster.training.platforms.jobs import PROCESSING
+from stockpicker_dagster.training.platforms.polling import wait_for
 
-_log = logging.getLogger(__name__)
-_ATTEMPTS = 200
-_LOST = 2
-"""So often a job is started again that failed for no fault of its own."""
 _MOST_SECONDS = 6 * 3600
 _KEPT_SECONDS = 86_400
 
@@ -104,56 +100,26 @@ class OnPlatform:
                 shutil.rmtree(left, ignore_errors=True)
 
     def _answer(self, stem: str, by: str, given: Path) -> pl.DataFrame:
-        lost = 0
-        for attempt in range(1, _ATTEMPTS + 1):
-            name = stem + (f"-{attempt}" if attempt > 1 else "")
-            described, own = self._find_or_start(name, by, given)
-            try:
-                described = self._followed(name, described)
-            except BaseException:
-                self._stop(name)
-                raise
-            status, reason = described["ProcessingJobStatus"], described.get("FailureReason", "")
-            said = ": ".join(filter(None, (reason, described.get("ExitMessage", "")))) or "no reason was given"
-            if status == "Completed":
-                try:
-                    answer = unpacked(self._platform.fetch(f"{self._output(name)}/{ANSWER}"))
-                except (PlatformFailure, pl.exceptions.PolarsError, OSError) as error:
-                    _log.info("the answer of job %s cannot be used (%s); it is computed again", name, error)
-                    continue
-                self._platform.remove(self._output(name))
-                return answer
-            if own:
-                lost += 1
-                # Only what the platform did is worth a second try at once: an error of the function comes back.
-                if not reason.startswith(("InternalServerError", "CapacityError")) or lost > _LOST:
-                    raise PlatformFailure(f"the processing job {name} ended as {status}: {said}")
-            _log.info("job %s ended as %s: %s; another is started", name, status, said)
-        raise PlatformFailure(f"{_ATTEMPTS} attempts at {stem} failed; run it again later")
+        def name(attempt: int) -> str:
+            return stem + (f"-{attempt}" if attempt > 1 else "")
 
-    def _find_or_start(self, name: str, by: str, given: Path) -> tuple[Answer, bool]:
-        """The job as described, and whether it was started or has yet to end while we look."""
-        client = self._platform.client
-        for _ in range(2):
+        def collect(described: Answer) -> pl.DataFrame:
+            at = f"{self._output(described['ProcessingJobName'])}/{ANSWER}"
             try:
-                described = client.describe_processing_job(ProcessingJobName=name)
-            except ClientError as error:
-                if not is_missing(error):
-                    raise PlatformFailure(f"the platform {self._platform.name} refused: {error}") from error
-            else:
-                running = described["ProcessingJobStatus"] in ("InProgress", "Stopping")
-                if running:
-                    _log.info("job %s is running already and is followed", name)
-                return described, running
-            try:
-                client.create_processing_job(**self._request(name, by, given))
-            except ClientError as error:
-                # Another step was quicker by a moment: its job is followed.
-                if not already_exists(error):
-                    raise PlatformFailure(f"the platform {self._platform.name} refused: {error}") from error
-            else:
-                return client.describe_processing_job(ProcessingJobName=name), True
-        raise PlatformFailure(f"the job {name} is there and cannot be described; run it again")
+                return unpacked(self._platform.fetch(at))
+            except (pl.exceptions.PolarsError, OSError) as error:
+                raise PlatformFailure(f"{at} is no answer ({error})") from error
+
+        work = Work(
+            PROCESSING,
+            name,
+            lambda attempt: self._request(name(attempt), by, given),
+            collect,
+            more_time="give it a larger instance",
+        )
+        answer, described = wait_for(outcome(self._platform, work))
+        self._platform.remove(self._output(described["ProcessingJobName"]))
+        return answer
 
     def _request(self, name: str, by: str, given: Path) -> dict[str, Any]:
         """The keyword arguments of `create_processing_job`; what the job reads is staged on the platform."""
@@ -198,18 +164,3 @@ class OnPlatform:
 
     def _output(self, name: str) -> str:
         return f"{self._platform.output}/processing/{name}"
-
-    def _followed(self, name: str, described: Answer) -> Answer:
-        """Waits for the end of a job; the job as described at last."""
-        wait = self._platform.poll_seconds
-        while described["ProcessingJobStatus"] not in ("Completed", "Failed", "Stopped"):
-            time.sleep(wait)
-            wait = min(self._platform.longest_poll_seconds, wait * 1.2)
-            described = self._platform.client.describe_processing_job(ProcessingJobName=name)
-        return described
-
-    def _stop(self, name: str) -> None:
-        try:
-            self._platform.client.stop_processing_job(ProcessingJobName=name)
-        except ClientError as error:
-            _log.warning("the job %s could not be stopped: %s", name, error)

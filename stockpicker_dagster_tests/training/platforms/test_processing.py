@@ -5,7 +5,6 @@ the service's model.
 """
 
 import sys
-import threading
 import time
 import types
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from stockpicker_dagster.research.features.computation import compute_by_year
 from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.training.container.compute import ANSWER
-from stockpicker_dagster.training.platforms import PlatformFailure
+from stockpicker_dagster.training.platforms import PlatformFailure, attempts, polling
 from stockpicker_dagster.training.platforms.local import LocalPlatform
 from stockpicker_dagster.training.platforms.processing import OnPlatform, engine
 from stockpicker_dagster.training.platforms.sagemaker import SageMakerPlatform
@@ -84,20 +83,15 @@ def test_features_and_scaling_are_bit_identical(place: OnPlatform, here: LocalPl
 def test_a_step_that_starts_again_follows_its_own_job(
     place: OnPlatform, here: LocalPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began = threading.Event()
-    followed = OnPlatform._followed
-
-    def killed(self: OnPlatform, name: str, described: dict[str, Any]) -> dict[str, Any]:
-        began.set()
+    def killed(seconds: float) -> None:
         raise SystemExit
 
-    monkeypatch.setattr(OnPlatform, "_followed", killed)
+    monkeypatch.setattr(polling, "pause", killed)
     # A process that is killed stops nothing.
-    monkeypatch.setattr(OnPlatform, "_stop", lambda self, name: None)
+    monkeypatch.setattr(attempts, "stop", lambda platform, kind, name: None)
     with pytest.raises(SystemExit):
         place.run(as_it_is, [ROWS], "symbol", KEYS)
-    assert began.is_set()
-    monkeypatch.setattr(OnPlatform, "_followed", followed)
+    monkeypatch.undo()
     assert same_bytes(OnPlatform(here, tmp_path / "processing").run(as_it_is, [ROWS], "symbol", KEYS), ROWS)
     assert list(jobs(here).values()) == ["Completed"]
 
@@ -105,22 +99,20 @@ def test_a_step_that_starts_again_follows_its_own_job(
 def test_whoever_stops_waiting_stops_the_job(
     place: OnPlatform, here: LocalPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cancelled(self: OnPlatform, name: str, described: dict[str, Any]) -> dict[str, Any]:
+    def cancelled(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OnPlatform, "_followed", cancelled)
+    monkeypatch.setattr(polling, "pause", cancelled)
     with pytest.raises(KeyboardInterrupt):
         place.run(without_end, [ROWS], "symbol", KEYS)
     until = time.monotonic() + 30
-    while "InProgress" in jobs(here).values() and time.monotonic() < until:
+    while {"InProgress", "Stopping"} & set(jobs(here).values()) and time.monotonic() < until:
         time.sleep(0.05)
     assert list(jobs(here).values()) == ["Stopped"]
 
 
 def test_what_a_function_says_is_what_the_reader_is_told(place: OnPlatform, here: LocalPlatform) -> None:
-    with pytest.raises(
-        PlatformFailure, match=r"ended as Failed: AlgorithmError: .* 1; .*: prices have more than one row"
-    ):
+    with pytest.raises(PlatformFailure, match=r"failed: AlgorithmError: .* 1; .*: prices have more than one row"):
         place.run(wrong, [ROWS], "symbol", KEYS)
     assert list(jobs(here).values()) == ["Failed"]
 
