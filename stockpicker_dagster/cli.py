@@ -20,7 +20,7 @@ from stockpicker_dagster.commands.brokers import broker
 from stockpicker_dagster.commands.notices import notices
 from stockpicker_dagster.commands.people import AS, decider, user
 from stockpicker_dagster.commands.reap import reap
-from stockpicker_dagster.commands.trading import reconcile
+from stockpicker_dagster.commands.trading import flatten, reconcile, trader
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import prepare_home
 
@@ -68,6 +68,8 @@ main.add_command(broker)
 main.add_command(notices)
 main.add_command(reap)
 main.add_command(reconcile)
+main.add_command(flatten)
+main.add_command(trader)
 main.add_command(user)
 
 

@@ -21,6 +21,7 @@ from stockpicker_dagster.storage.symbol_sets import incomplete_days
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.accounts import halt_in_force
+from stockpicker_dagster.trading.trader_reports import trader_of
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _database() -> Iterator[Finding]:
         # The embedded broker is the ledger, and nothing answers for orders placed by hand.
         if broker not in ("paper", "ticket"):
             yield _broker(database, account, broker, mode)
+        yield from _trader(database, account, mode)
 
 
 def _broker(database: Engine, account: str, broker: str, mode: str) -> Finding:
@@ -181,3 +183,13 @@ def _broker(database: Engine, account: str, broker: str, mode: str) -> Finding:
     if broken:
         return Finding(what, False, f"{broker}: {'; '.join(broken)}")
     return Finding(what, True, f"{broker} answers: {'; '.join(check.detail for check in checks)}")
+
+
+def _trader(database: Engine, account: str, mode: str) -> Iterator[Finding]:
+    """How the trader of a live account is, and of any other that has had one."""
+    now, said = Deployment().now(), trader_of(database, account)
+    if said is not None:
+        yield Finding(f"trader of {account}", said.running(now) and not said.problem, said.sentence(now))
+        return
+    if mode == "live":
+        yield Finding(f"trader of {account}", False, f"never seen; start it with `stockpicker trader {account}`")

@@ -68,19 +68,23 @@ def set_account(name: str, login: str | None, **settings: Any) -> None:
 @account.command("list")
 @plainly
 def list_accounts() -> None:
-    """List the accounts, and whether they are halted."""
+    """List the accounts, whether they are halted, and how their traders are."""
     from sqlalchemy import select
 
     from stockpicker_dagster.trading import ledger
     from stockpicker_dagster.trading.accounts import halt_in_force, read_account
+    from stockpicker_dagster.trading.trader_reports import trader_of
 
-    database = _deployment().database
+    deployment = _deployment()
+    database = deployment.database
     with database.connect() as connection:
         known = connection.execute(select(ledger.accounts.c.id).order_by(ledger.accounts.c.id)).scalars().all()
         accounts = [read_account(connection, each) for each in known]
     for each in accounts:
         _show(each)
         click.echo(f"  {halt_in_force(database, each.id) or 'not halted'}")
+        if (trader := trader_of(database, each.id)) is not None:
+            click.echo(f"  trader: {trader.sentence(deployment.now())}")
 
 
 @account.command("enable-live")

@@ -3,7 +3,7 @@
 Whether there is a proposal, what a person decided and what is sent are questions of the ledger, answered in `trading`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -22,9 +22,12 @@ from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.strategy_form.authorship import author_of
 from stockpicker_dagster.strategy_form.reading import STRATEGIES
+from stockpicker_dagster.trading.accounts import read_account
+from stockpicker_dagster.trading.brokers.connections import capabilities_of
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
 from stockpicker_dagster.trading.desk import booked_through, execute_approved, held_symbols, propose
 from stockpicker_dagster.trading.execution import ExecutionReport
+from stockpicker_dagster.trading.flatten import When, propose_flattening
 from stockpicker_dagster.training.models import describe_stored_model
 
 EXECUTIONS_SCHEMA: dict[str, pl.DataType] = {
@@ -108,6 +111,23 @@ def execute_session(deployment: Deployment, strategy: str, form: StrategyForm, s
     venue = _venue(form, deployment.lake)
     report = execute_approved(deployment.database, strategy, session, venue, deployment.now)
     return Executed(_orders(report, session), report.message)
+
+
+def flatten_account(
+    deployment: Deployment, account: str, who: str, when: When, forms: Callable[[], Mapping[str, StrategyForm]]
+) -> str:
+    """Proposes to close everything in an account; the proposal's id. `forms` are read for the embedded broker alone."""
+    now, database = deployment.now(), deployment.database
+    with database.connect() as connection:
+        known = read_account(connection, account)
+    if not capabilities_of(known.broker).embedded:
+        return propose_flattening(database, account, who, now, when=when)
+    form = forms().get(known.strategy or "")
+    if form is None:
+        return propose_flattening(database, account, who, now)
+    latest = deployment.lake.days(f"{form.prices.key}/prices")[-1]
+    venue = _venue(form, deployment.lake)
+    return propose_flattening(database, account, who, now, venue=venue, latest_stored=latest)
 
 
 def _venue(form: StrategyForm, lake: Lake) -> Venue:

@@ -9,9 +9,9 @@ on a secret that was just proved, and is signed here, so that the trader can ver
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, Row, insert, select
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.database import transaction
@@ -321,10 +321,15 @@ def approvers(connection: Connection, found: StoredProposal, trusted: TrustedKey
         if four_eyes(connection, found) and found.document.author in (row.person, f"os:{row.person}"):
             continue
         if live and trusted is not None:
-            given = _Given(row.person, row.decision, row.reason, row.method or "", row.decided_at)
-            trusted.verify(given.signed(found), row.key, row.signature)
+            verify_signature(found, row, trusted)
         counted.append(row.person)
     return counted
+
+
+def verify_signature(found: StoredProposal, row: Row[Any], trusted: TrustedKeys) -> None:
+    """Raises `NotSigned` unless a trusted key signed the decision in this row of the ledger, about this proposal."""
+    given = _Given(row.person, row.decision, row.reason, row.method or "", row.decided_at)
+    trusted.verify(given.signed(found), row.key, row.signature)
 
 
 def _still_may(connection: Connection, name: str) -> bool:

@@ -23,7 +23,7 @@ from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading import intents, ledger, locks, risk
 from stockpicker_dagster.trading.accounts import Halted, halt_in_force, read_account
-from stockpicker_dagster.trading.approval import approvals_needed, approvers
+from stockpicker_dagster.trading.approval import approvals_needed, approvers, verify_signature
 from stockpicker_dagster.trading.brokers import (
     Absent,
     AuctionBroker,
@@ -152,13 +152,14 @@ def execute(
     try:
         if found.state != "executing":
             _refuse_other_number(found, broker)
-            for earlier in _still_claimed(engine, found):
-                # Only a flattening takes the account of an execution that has not ended.
+            for earlier in _making_way(engine, found, clocks.now(), trusted):
                 wound_down = _Execution(engine, earlier, broker, venue, clocks, checkpoint, own).wind_down(found.id)
                 if wound_down is not None:
                     return replace(wound_down, proposal=found.id)
             _claim(engine, found.id, clocks.now(), own, trusted)
             checkpoint("claimed")
+        else:
+            _refuse_forged_claim(engine, found, trusted)
         return _Execution(engine, found, broker, venue, clocks, checkpoint, own).run()
     finally:
         if lock is None:
@@ -180,9 +181,11 @@ def observe(engine: Engine, reference: str) -> ExecutionReport:
     )
 
 
-def _still_claimed(engine: Engine, found: StoredProposal) -> list[StoredProposal]:
-    """Executions of the account that have not ended, where `found` is a flattening."""
-    if found.document.kind != "flatten":
+def _making_way(
+    engine: Engine, found: StoredProposal, now: datetime, trusted: TrustedKeys | None
+) -> list[StoredProposal]:
+    """The executions of the account that an approved flattening ends; raises as `_refuse_unapproved`."""
+    if found.document.kind != "flatten" or now >= found.document.decidable_until:
         return []
     wanted = (
         select(ledger.executions.c.proposal)
@@ -190,6 +193,7 @@ def _still_claimed(engine: Engine, found: StoredProposal) -> list[StoredProposal
         .where(ledger.proposals.c.account == found.document.account, ledger.executions.c.status == "claimed")
     )
     with engine.connect() as connection:
+        _refuse_unapproved(connection, found, trusted)
         return [read_proposal(connection, identity) for identity in connection.execute(wanted).scalars().all()]
 
 
@@ -239,19 +243,7 @@ def _claim(engine: Engine, identity: str, now: datetime, lock: Lock, trusted: Tr
         state = state_of(connection, identity)
         if state == "executing":
             return
-        if state != "approved":
-            by = denier_of(connection, identity)
-            raise NotApproved(f"proposal {identity} is {state}{f' by {by}' if by else ''}, so nothing is executed")
-        if found.document.mode == "live" and not trusted:
-            raise NotApproved(
-                f"proposal {identity} is live, and no key is trusted here to have signed its approval; nothing is "
-                "executed"
-            )
-        given, needed = len(approvers(connection, found, trusted)), approvals_needed(connection, found)
-        if given < needed:
-            raise NotApproved(
-                f"proposal {identity} has {given} of the {needed} approvals it needs; nothing is executed"
-            )
+        _refuse_unapproved(connection, found, trusted)
         too_late = latest_time(connection, found.document.mode, now) >= found.document.decidable_until
         if too_late:
             lapse(connection, identity, now)
@@ -268,6 +260,46 @@ def _claim(engine: Engine, identity: str, now: datetime, lock: Lock, trusted: Tr
         raise NotApproved(
             f"proposal {identity} was approved but expired at {found.document.decidable_until:%Y-%m-%d %H:%M:%S} UTC; "
             "run the strategy again for a new one"
+        )
+
+
+def _refuse_unapproved(connection: Connection, found: StoredProposal, trusted: TrustedKeys | None) -> None:
+    """Raises `NotApproved` or `NotSigned` unless enough people have approved, as the database and the keys say now."""
+    state = state_of(connection, found.id)
+    if state != "approved":
+        by = denier_of(connection, found.id)
+        raise NotApproved(f"proposal {found.id} is {state}{f' by {by}' if by else ''}, so nothing is executed")
+    if found.document.mode == "live" and not trusted:
+        raise NotApproved(
+            f"proposal {found.id} is live, and no key is trusted here to have signed its approval; nothing is executed"
+        )
+    given, needed = len(approvers(connection, found, trusted)), approvals_needed(connection, found)
+    if given < needed:
+        raise NotApproved(f"proposal {found.id} has {given} of the {needed} approvals it needs; nothing is executed")
+
+
+def _refuse_forged_claim(engine: Engine, found: StoredProposal, trusted: TrustedKeys | None) -> None:
+    """Raises `NotApproved` or `NotSigned` where a claim is there that no approval led to: somebody wrote it by hand.
+
+    Who has lost the right to approve since the claim does not matter any more.
+    """
+    decided, outcome = ledger.decisions, ledger.outcomes
+    live = found.document.mode != "paper"
+    needed = 1 if found.document.kind == "flatten" or not live else found.document.approvals_needed
+    with engine.connect() as connection:
+        approved = connection.execute(
+            select(outcome.c.proposal).where(outcome.c.proposal == found.id, outcome.c.outcome == "approved")
+        ).one_or_none()
+        rows = connection.execute(
+            select(decided).where(decided.c.proposal == found.id, decided.c.decision == "approve")
+        ).all()
+    if live:
+        for row in rows:
+            verify_signature(found, row, trusted or TrustedKeys())
+    if approved is None or len(rows) < needed:
+        raise NotApproved(
+            f"proposal {found.id} was claimed with {len(rows)} of the {needed} approvals that it needs; the database "
+            "was changed behind the ledger, so nothing more is sent"
         )
 
 
@@ -517,13 +549,16 @@ class _Execution:
 
     def _commit_intent(self, order: ProposedOrder, before: Attempt | None, quantity: Decimal) -> tuple[str, Decimal]:
         """Commits to the next attempt, or to sending an unknown one again; says under which id and for how much."""
+        # Read before the transaction: a broker's clock may have to be waited for.
+        now = self._clocks.now()
         with transaction(self._engine) as connection:
             self._own(connection)
-            now = self._clocks.now()
             intents.record(connection, self._pending, now)
             self._pending.clear()
             if state_of(connection, self._found.id) != "executing":
                 raise NotApproved(f"the execution of proposal {self._found.id} has ended; nothing more is sent")
+            if not ledger.holds_account(connection, self._found.id):
+                raise NotApproved(f"proposal {self._found.id} makes way for a flattening; nothing more of it is sent")
             if before is not None and before.status == UNKNOWN:
                 intents.mark_sent_again(connection, before.id, now)
                 return before.id, before.quantity
@@ -785,21 +820,23 @@ class _Execution:
         said = list(answers)
         if not said:
             return
+        now = self._clocks.now()
         with transaction(self._engine) as connection:
             self._own(connection)
-            intents.record(connection, said, self._clocks.now())
+            intents.record(connection, said, now)
 
     def _import_fills(self) -> None:
         import_fills(self._engine, self._broker, self._clocks.now())
 
     def _end(self, status: Literal["finished", "aborted"], detail: str) -> ExecutionReport:
         self._checkpoint("before_end")
+        now = self._clocks.now()
         with transaction(self._engine) as connection:
             self._own(connection)
             connection.execute(
                 update(ledger.executions)
                 .where(ledger.executions.c.digest == self._found.digest, ledger.executions.c.status == "claimed")
-                .values(status=status, detail=detail, ended_at=self._clocks.now())
+                .values(status=status, detail=detail, ended_at=now)
             )
             ledger.release_account(connection, self._found.id)
         orders = self._orders()

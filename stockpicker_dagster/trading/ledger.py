@@ -530,8 +530,27 @@ def record_outcome(connection: Connection, proposal: str, outcome: str, detail: 
 
 
 def release_account(connection: Connection, proposal: str) -> None:
-    """Lets a next proposal be registered on the account that `proposal` holds."""
-    connection.execute(delete(open_proposals).where(open_proposals.c.proposal == proposal))
+    """Lets a next proposal be registered on the account that `proposal` holds.
+
+    An execution that has not ended, and had to make way for a flattening, takes its account back.
+    """
+    if connection.execute(delete(open_proposals).where(open_proposals.c.proposal == proposal)).rowcount != 1:
+        return
+    account = connection.execute(select(proposals.c.account).where(proposals.c.id == proposal)).scalar_one()
+    claimed = (
+        select(executions.c.proposal)
+        .join(proposals, executions.c.proposal == proposals.c.id)
+        .where(proposals.c.account == account, executions.c.status == "claimed", proposals.c.id != proposal)
+    )
+    suspended = connection.execute(claimed.limit(1)).scalar_one_or_none()
+    if suspended is not None:
+        connection.execute(insert(open_proposals).values(account=account, proposal=suspended))
+
+
+def holds_account(connection: Connection, proposal: str) -> bool:
+    """Whether `proposal` is the one that holds its account."""
+    held = select(open_proposals.c.proposal).where(open_proposals.c.proposal == proposal)
+    return connection.execute(held).one_or_none() is not None
 
 
 def held_quantities(connection: Connection, account: str) -> dict[str, Decimal]:

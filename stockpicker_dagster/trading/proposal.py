@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, Table, bindparam, insert, select
+from sqlalchemy import Connection, Engine, Row, Table, bindparam, delete, insert, select
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.database import transaction
@@ -437,6 +437,13 @@ def _free_account(connection: Connection, document: ProposalDocument) -> None:
         ledger.record_outcome(connection, holder.id, outcome, detail, document.created_at)
     elif state == "approved" and void:
         lapse(connection, holder.id, document.created_at)
+    elif document.kind == "flatten" and state == "approved":
+        lapse(
+            connection, holder.id, document.created_at, "approved, but a flattening was proposed before it was claimed"
+        )
+    elif document.kind == "flatten":
+        # An execution under way stands still, and takes the account back if nobody approves the flattening.
+        connection.execute(delete(ledger.open_proposals).where(ledger.open_proposals.c.proposal == holder.id))
     else:
         raise ProposalRefused(
             f"proposal {holder.id} on account {document.account!r} is {state} and not ended, so no new plan is made; "
@@ -444,7 +451,12 @@ def _free_account(connection: Connection, document: ProposalDocument) -> None:
         )
 
 
-def lapse(connection: Connection, proposal: str, now: datetime) -> None:
+def lapse(
+    connection: Connection,
+    proposal: str,
+    now: datetime,
+    why: str = "approved, but not claimed before it expired",
+) -> None:
     """Ends an approved proposal that nobody claimed in time: with its claim used up it can never execute."""
     row = connection.execute(select(ledger.proposals.c.digest).where(ledger.proposals.c.id == proposal)).one()
     connection.execute(
@@ -452,7 +464,7 @@ def lapse(connection: Connection, proposal: str, now: datetime) -> None:
             digest=row.digest,
             proposal=proposal,
             status="lapsed",
-            detail="approved, but not claimed before it expired",
+            detail=why,
             claimed_at=now,
             ended_at=now,
         )

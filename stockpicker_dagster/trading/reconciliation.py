@@ -26,8 +26,8 @@ WHO = "reconciliation"
 OPENING, ACCEPTED, UNEXPLAINED = "opening", "accepted", "unexplained"
 ZERO = Decimal(0)
 
-PAUSES = (0.2, 0.5, 1.0, 2.0)
-"""Seconds between looks at a real broker before a difference counts: a fill shows in its lists one after another."""
+PAUSES = (0.1, 0.6, 1.0, 2.0)
+"""Seconds between looks before a difference counts: at a real broker a fill shows in one list after another."""
 
 UNEXPLAINED_CASH = Decimal("0.001")
 """How much of equity, or one unit of currency, may change within a day without an explanation: fees and rounding."""
@@ -118,7 +118,8 @@ def _named(engine: Engine, broker: Broker, tickers: Tickers | None) -> Broker:
 
 
 def _pauses(broker: Broker) -> Sequence[float]:
-    return () if broker.capabilities.embedded or broker.capabilities.manual else PAUSES
+    """Where books are kept here, another process may fill between two looks, and no more than that."""
+    return PAUSES[:1] if broker.capabilities.embedded or broker.capabilities.manual else PAUSES
 
 
 def _import(engine: Engine, broker: Broker, now: datetime) -> tuple[int, list[Fill]]:
