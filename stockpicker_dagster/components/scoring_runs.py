@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from stockpicker_dagster.components.job_log import JobLog
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.training.inference import Scored
 from stockpicker_dagster.training.models import StoredModel, check_model, load_model
@@ -66,7 +67,14 @@ def _asked(
     place = platform(form.training.platform, **form.training.platform_settings)
     works = {
         period: infer(
-            place, how, form.owner, found.models[period], folders[period], of_period, context.log.info, context.log.info
+            place,
+            how,
+            form.owner,
+            found.models[period],
+            folders[period],
+            of_period,
+            JobLog(context, f"scores of {period}"),
+            context.log.info,
         )
         for period, of_period in rows.items()
     }

@@ -10,16 +10,21 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from stockpicker_dagster.components.job_log import JobLog
 from stockpicker_dagster.components.metadata import lines_plot
 from stockpicker_dagster.research.algorithms import Progress
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.training.models import describe_model
 from stockpicker_dagster.training.platforms import Platform, platform
+from stockpicker_dagster.training.platforms.costs import billed_seconds, estimate
 from stockpicker_dagster.training.platforms.custom_models import ModelFolder
-from stockpicker_dagster.training.platforms.following import Trained, train_on
+from stockpicker_dagster.training.platforms.following import Trained, training
+from stockpicker_dagster.training.platforms.polling import wait_for_all
 from stockpicker_dagster.training.platforms.requests import TrainingJob
 from stockpicker_dagster.training.tracking import configured, track
 
+_AT_ONCE = 4
+"""So many models are trained at a time where each has a machine of its own: quotas of new accounts are small."""
 _LOG_SECONDS = 2.0
 """So often a step of a training is logged: each is an event that Dagster keeps."""
 
@@ -27,20 +32,25 @@ _LOG_SECONDS = 2.0
 def train_periods(
     context: dg.AssetExecutionContext, form: StrategyForm, jobs: Mapping[str, TrainingJob]
 ) -> tuple[dict[str, Trained], dict[str, Any]]:
-    """The models of all periods, trained one after the other, and metadata about the last.
+    """The models of all periods, several of them trained at a time on SageMaker, and metadata about the last.
 
-    A run that is cancelled stops the job that it waits for; one that was killed finds the job again.
+    A run that is cancelled stops the jobs that it waits for; one that was killed finds them again.
     """
     place = platform(form.training.platform, **form.training.platform_settings)
-    trained: dict[str, Trained] = {}
-    curve: list[Progress] = []
+    curves: dict[str, list[Progress]] = {period: [] for period in jobs}
+    works = {
+        period: training(
+            place, job, _Heard(context, period, curves[period]), context.log.info, JobLog(context, f"model of {period}")
+        )
+        for period, job in sorted(jobs.items())
+    }
+    # On this machine a training uses every core.
+    trained = wait_for_all(works, 1 if place.name == "local" else _AT_ONCE)
     tracked: list[str] = []
-    for period, job in sorted(jobs.items()):
-        curve = []
-        trained[period] = train_on(place, job, _Heard(context, period, curve), context.log.info)
-        _keep_in_its_folder(place, form.owner, trained[period])
+    for period, made in trained.items():
+        _keep_in_its_folder(place, form.owner, made)
         if configured():
-            said = track(trained[period].bundle, curve, trained[period].used)
+            said = track(made.bundle, curves[period], made.used)
             (context.log.warning if said.startswith("not tracked") else context.log.info)(
                 "model of %s: %s", period, said
             )
@@ -52,7 +62,8 @@ def train_periods(
         **{name: value for name, value in last.used.items() if name in ("cpu_seconds", "wall_seconds")},
         **({"peak_memory_mib": last.used["peak_memory_bytes"] / 2**20} if "peak_memory_bytes" in last.used else {}),
         **({"tracking": tracked[-1]} if tracked else {}),
-        **_curves(curve),
+        **estimate(place, place.training_resources, sum(billed_seconds(made.job) for made in trained.values())),
+        **_curves(curves[max(trained)]),
     }
     return trained, metadata
 

@@ -84,15 +84,32 @@ class RuntimeClient(Protocol):
         """
 
 
-class Platform(Protocol):
-    """A place to train, with what a request must name there.
+class Jobs(Protocol):
+    """What runs jobs, and says how they go; all that following them needs.
 
-    `training_resources` and `hosting_resources` are `ResourceConfig` and the part of a production variant that says
-    what it runs on; `transform_resources` is `TransformResources`. `poll_seconds` is how long to wait before asking a
-    second time; later questions wait longer, up to `longest_poll_seconds`.
+    `poll_seconds` is how long to wait before asking a second time; later questions wait longer, up to
+    `longest_poll_seconds`.
     """
 
     name: str
+    client: Any
+    poll_seconds: float
+    longest_poll_seconds: float
+
+    def read_log(self, job: str, position: str | None = None, kind: str = "training") -> tuple[list[str], str]:
+        """The lines that a job wrote to its log after `position` (None: from its start), and the new one.
+
+        `kind` is one of `jobs`, such as `transform`. A job without a log, or one that does not exist, has no lines.
+        """
+
+
+class Platform(Jobs, Protocol):
+    """A place to train, with what a request must name there.
+
+    `training_resources` and `hosting_resources` are `ResourceConfig` and the part of a production variant that says
+    what it runs on; `transform_resources` is `TransformResources`.
+    """
+
     client: SageMakerClient
     runtime: RuntimeClient
     image: str
@@ -108,8 +125,6 @@ class Platform(Protocol):
     training_resources: dict[str, Any]
     hosting_resources: dict[str, Any]
     transform_resources: dict[str, Any]
-    poll_seconds: float
-    longest_poll_seconds: float
 
     def stage(self, source: Path) -> str:
         """The URI under which a job can read a file or a folder of this machine, brought there first if need be.
@@ -128,12 +143,6 @@ class Platform(Protocol):
 
     def remove(self, location: str) -> None:
         """Removes a file or a folder under `output` or `custom_models`, such as checkpoints no longer needed."""
-
-    def read_log(self, job: str, position: str | None = None, kind: str = "training") -> tuple[list[str], str]:
-        """The lines that a job wrote to its log after `position` (None: from its start), and the new one.
-
-        `kind` is one of `jobs`, such as `transform`. A job without a log, or one that does not exist, has no lines.
-        """
 
 
 def platform(name: str, **settings: Any) -> Platform:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stockpicker_dagster.errors import StockPickerError
-from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure, polling
+from stockpicker_dagster.training.platforms import Answer, Jobs, PlatformFailure, polling
 from stockpicker_dagster.training.platforms.errors import already_exists, is_missing, is_passing, refusals
 from stockpicker_dagster.training.platforms.jobs import ENDED, JobKind
 from stockpicker_dagster.training.platforms.polling import Waiting
@@ -48,7 +48,7 @@ class Work(Generic[T]):
 
 
 def outcome(
-    platform: Platform, work: Work[T], heard: Callable[[str], None] = lambda line: None, say: Say = _log.info
+    platform: Jobs, work: Work[T], heard: Callable[[str], None] = lambda line: None, say: Say = _log.info
 ) -> Waiting[tuple[T, Answer]]:
     """What `work` leaves, and the described job that did it; `heard` is given every line of the job's log.
 
@@ -94,7 +94,7 @@ def outcome(
     )
 
 
-def stop(platform: Platform, kind: JobKind, name: str) -> None:
+def stop(platform: Jobs, kind: JobKind, name: str) -> None:
     """Asks a job to stop; one that cannot be stopped is warned of."""
     try:
         kind.stop(platform, name)
@@ -102,7 +102,7 @@ def stop(platform: Platform, kind: JobKind, name: str) -> None:
         _log.warning("the job %s could not be stopped: %s", name, error)
 
 
-def _find_or_start(platform: Platform, work: Work[T], attempt: int, say: Say) -> Waiting[tuple[Answer, bool]]:
+def _find_or_start(platform: Jobs, work: Work[T], attempt: int, say: Say) -> Waiting[tuple[Answer, bool]]:
     """The job of that attempt as described, and whether it was started or has yet to end while we look."""
     kind, name = work.kind, work.name(attempt)
     described = yield from _described(platform, kind, name)
@@ -138,7 +138,7 @@ def _find_or_start(platform: Platform, work: Work[T], attempt: int, say: Say) ->
         raise
 
 
-def _described(platform: Platform, kind: JobKind, name: str) -> Waiting[Answer | None]:
+def _described(platform: Jobs, kind: JobKind, name: str) -> Waiting[Answer | None]:
     """The job as it is now, None if there is none; a service that does not answer is asked again for a while."""
     until, wait = polling.clock() + _OUTAGE_SECONDS, platform.poll_seconds
     while True:
@@ -155,7 +155,7 @@ def _described(platform: Platform, kind: JobKind, name: str) -> Waiting[Answer |
 
 
 def _follow(
-    platform: Platform, work: Work[T], name: str, described: Answer, heard: Callable[[str], None]
+    platform: Jobs, work: Work[T], name: str, described: Answer, heard: Callable[[str], None]
 ) -> Waiting[Answer]:
     """Waits for the end of a job, passing on its log; the job as described at last."""
     kind, began = work.kind, polling.clock()

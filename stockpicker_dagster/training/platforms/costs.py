@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.training.platforms import Platform
+from stockpicker_dagster.training.platforms import Answer, Jobs
 
 PRICES = "STOCKPICKER_AWS_PRICES"
 SERVERLESS_PRICE = "serverless-gb-second"
@@ -33,7 +33,7 @@ def price_of(machine: str) -> float | None:
     return prices.get(machine, _KNOWN_SERVERLESS if machine == SERVERLESS_PRICE else _KNOWN.get(machine))
 
 
-def estimate(platform: Platform, resources: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def estimate(platform: Jobs, resources: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Metadata about the cost of `resources` (of a job, or `ServerlessConfig`) for so long; none on this machine.
 
     `cost_estimate` is left out where no price is known; `cost_formula` says how it was reckoned, or what to set.
@@ -51,3 +51,13 @@ def estimate(platform: Platform, resources: Mapping[str, Any], seconds: float) -
     if price is None:
         return {"cost_formula": f"{reckoned} x the price of {machine}, which is not known; set {PRICES}"}
     return {"cost_estimate": round(units * price, 6), "cost_formula": f"{reckoned} x {price:g} ({machine})"}
+
+
+def billed_seconds(job: Answer) -> float:
+    """For how many seconds a described job is billed; while spot capacity is used, less than it took. 0 if unknown."""
+    if (said := job.get("BillableTimeInSeconds") or job.get("TrainingTimeInSeconds")) is not None:
+        return float(said)
+    for begins, ends in (("TransformStartTime", "TransformEndTime"), ("ProcessingStartTime", "ProcessingEndTime")):
+        if job.get(begins) and job.get(ends):
+            return float((job[ends] - job[begins]).total_seconds())
+    return 0.0

@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stockpicker_dagster.storage.aws.errors import AwsRefusal, asking
-from stockpicker_dagster.training.platforms import Platform, PlatformFailure
+from stockpicker_dagster.training.platforms import Jobs, PlatformFailure
 
 _BUSY = ("TooManyRequestsException", "RequestLimitExceeded", "SlowDown", "ServiceUnavailable", "RequestTimeout")
 _STATUS = {"ResourceNotFound": 404, "ModelError": 424, "ServiceUnavailable": 503, "ModelNotReadyException": 429}
@@ -58,7 +58,7 @@ def is_passing(error: Exception) -> bool:
 
 
 @contextmanager
-def refusals(platform: Platform, doing: str) -> Iterator[None]:
+def refusals(platform: Jobs, doing: str) -> Iterator[None]:
     """Turns botocore's errors inside into `PlatformFailure`, with the way out; `doing` says what was tried."""
     try:
         with asking(doing):

@@ -52,8 +52,9 @@ def training(
     job: TrainingJob,
     heard: Callable[[Progress], None] = lambda progress: None,
     say: Callable[[str], None] = _log.info,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Waiting[Trained]:
-    """The model of `job`, trained on `platform` unless it has been; `heard` is told how it goes.
+    """The model of `job`, trained on `platform` unless it has been; `heard` is told how it goes, `log` the other lines.
 
     See `attempts.outcome` for what is found again, tried again and stopped.
     """
@@ -61,6 +62,8 @@ def training(
     def listen(line: str) -> None:
         if (progress := _progress(line)) is not None:
             heard(progress)
+        else:
+            log(line)
 
     hours = f"allow more than {job.max_runtime_seconds} s (training: max_hours), or run it again to go on from its "
     work = Work(

@@ -6,7 +6,7 @@ Every kind is created, described and stopped alike; only the names differ.
 from dataclasses import dataclass
 from typing import Any
 
-from stockpicker_dagster.training.platforms import Answer, Platform
+from stockpicker_dagster.training.platforms import Answer, Jobs
 
 ENDED = ("Completed", "Failed", "Stopped")
 
@@ -32,16 +32,16 @@ class JobKind:
         """Where CloudWatch keeps the logs of these jobs; the streams of one begin with its name and a slash."""
         return f"/aws/sagemaker/{self.name.capitalize()}Jobs"
 
-    def create(self, platform: Platform, request: dict[str, Any]) -> None:
+    def create(self, platform: Jobs, request: dict[str, Any]) -> None:
         """Starts a job; boto3's errors as they are."""
         getattr(platform.client, f"create_{self.name}_job")(**request)
 
-    def describe(self, platform: Platform, job: str) -> Answer:
+    def describe(self, platform: Jobs, job: str) -> Answer:
         """The job as it is now."""
         answer: Answer = getattr(platform.client, f"describe_{self.name}_job")(**{self.name_key: job})
         return answer
 
-    def stop(self, platform: Platform, job: str) -> None:
+    def stop(self, platform: Jobs, job: str) -> None:
         """Asks a job to stop, which takes up to two minutes."""
         getattr(platform.client, f"stop_{self.name}_job")(**{self.name_key: job})
 

@@ -6,7 +6,6 @@ environment; which machine they run on is the strategy's.
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,17 @@ from urllib.parse import urlsplit
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.home import home
 from stockpicker_dagster.storage.aws.clients import client
-from stockpicker_dagster.storage.aws.errors import asking, code_of
+from stockpicker_dagster.storage.aws.errors import code_of
 from stockpicker_dagster.storage.aws.policies import execution_role
 from stockpicker_dagster.storage.aws.settings import CUSTOM_MODELS, AwsSettings, aws_settings, on_aws
 from stockpicker_dagster.storage.places.s3 import Encryption, S3Place
 from stockpicker_dagster.training.platforms import Answer, PlatformFailure
+from stockpicker_dagster.training.platforms.cloudwatch import new_lines
 from stockpicker_dagster.training.platforms.jobs import JobKind
 from stockpicker_dagster.training.platforms.validation import validate_request
 
 IMAGE = "STOCKPICKER_TRAINING_IMAGE"
 SUBNETS, SECURITY_GROUPS = "STOCKPICKER_AWS_SUBNETS", "STOCKPICKER_AWS_SECURITY_GROUPS"
-_MOST_LINES = 10_000
 
 
 class SageMakerPlatform:
@@ -111,23 +110,7 @@ class SageMakerPlatform:
 
     def read_log(self, job: str, position: str | None = None, kind: str = "training") -> tuple[list[str], str]:
         """New lines of the job's CloudWatch streams; the position is a token for each stream."""
-        logs, group = client("logs"), JobKind(kind).log_group
-        lines: list[str] = []
-        tokens: dict[str, str] = json.loads(position) if position else {}
-        with asking(f"the log of {job} was to be read"):
-            try:
-                found = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{job}/")["logStreams"]
-            except logs.exceptions.ResourceNotFoundException:
-                found = []
-            for name in sorted(each["logStreamName"] for each in found):
-                while len(lines) < _MOST_LINES:
-                    token = {"nextToken": tokens[name]} if name in tokens else {}
-                    page = logs.get_log_events(logGroupName=group, logStreamName=name, startFromHead=True, **token)
-                    lines += [event["message"] for event in page["events"]]
-                    if page["nextForwardToken"] == tokens.get(name):
-                        break
-                    tokens[name] = page["nextForwardToken"]
-        return lines, json.dumps(tokens, sort_keys=True)
+        return new_lines(client("logs"), JobKind(kind), job, position)
 
     def _within(self, location: str) -> tuple[S3Place, str]:
         """Where a URI lies, and its name there. Raises `PlatformFailure` for what is not ours to touch."""

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from stockpicker_dagster.cold_start import cold_start
-from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.settings import aws_settings
 from stockpicker_dagster.storage.deployment import Deployment
@@ -256,3 +256,29 @@ def test_the_image_begins_the_container_so_that_signals_reach_it() -> None:
     program, flag, module = json.loads(entrypoint.removeprefix("ENTRYPOINT"))
     assert (program, flag) == ("python", "-m")
     assert importlib.util.find_spec(f"{module}.__main__") is not None
+
+
+def test_an_upload_that_fails_says_why_and_leaves_nothing(account: FaultyProxy, dataset_folder: Path) -> None:
+    place = SageMakerPlatform()
+    for fault, said in (
+        (Fault("^PUT", "answer", 99, 403, "AccessDenied", "not yours"), "a bucket of another account answers so, too"),
+        (Fault("^PUT", "answer", 99, 400, "KMS.DisabledException", "key"), "the KMS key is disabled: enable it"),
+        (Fault("^PUT", "answer", 99, 400, "ExpiredToken", "old"), "the credentials have expired: sign in again"),
+        (Fault("^PUT", "reset", 99), "nothing is half-written: run again"),
+    ):
+        account.fail(fault)
+        with pytest.raises(StockPickerError, match=said):
+            train_on(place, TrainingJob(LINEAR, dataset_folder))
+        with pytest.raises(StockPickerError, match=said):
+            place.store(f"{place.custom_models}/research/0123456789abcdef/metadata.json", b"{}")
+        assert account.requests("CreateTrainingJob") == []
+        account.forget()
+    written = [each["Key"] for each in client("s3").list_objects_v2(Bucket=place.bucket)["Contents"]]
+    assert [key for key in written if not key.endswith("/")] == []
+
+
+def test_an_upload_that_breaks_in_its_middle_is_sent_again(account: FaultyProxy) -> None:
+    place, location = SageMakerPlatform(), "research/0123456789abcdef/inputs/rows.csv"
+    account.fail(Fault("^PUT", "reset", 2), Fault("^PUT", "lose_answer", 1))
+    place.store(f"{place.custom_models}/{location}", b"x" * 3_000_000)
+    assert place.fetch(f"{place.custom_models}/{location}") == b"x" * 3_000_000
