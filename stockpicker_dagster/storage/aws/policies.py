@@ -104,7 +104,11 @@ def execution_policy(settings: AwsSettings) -> dict[str, Any]:
     """What a job may do: read and write the bucket for training, write its log, fetch its image."""
     world, where, account = partition(settings.region), settings.region, settings.account
     logs = f"arn:{world}:logs:{where}:{account}:log-group:/aws/sagemaker/*"
-    images = f"arn:{world}:ecr:{where}:{account}:repository/{settings.prefix}*"
+    images = [
+        f"arn:{world}:ecr:{where}:{account}:repository/{settings.prefix}*",
+        # Those of the built-in algorithms, which AWS keeps in an account of its own for each region.
+        *(f"arn:{world}:ecr:{where}:*:repository/{name}" for name in ("linear-learner", "sagemaker-xgboost")),
+    ]
     metrics = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/TrainingJobs"}}
     pulled = ["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"]
     return _document(
@@ -112,7 +116,7 @@ def execution_policy(settings: AwsSettings) -> dict[str, Any]:
             *_storage(settings, (settings.data_for_training,)),
             _allowed("JobLogs", _JOB_LOGS, [logs]),
             _allowed("Metrics", ["cloudwatch:PutMetricData"], ["*"], metrics),
-            _allowed("Images", pulled, [images]),
+            _allowed("Images", pulled, images),
             _allowed("ImageLogin", ["ecr:GetAuthorizationToken"], ["*"]),
             *_key(settings),
         ]
