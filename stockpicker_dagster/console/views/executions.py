@@ -11,6 +11,7 @@ from sqlalchemy import Row, select
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.proposal import read_proposal, state_of, states_of
+from stockpicker_dagster.trading.trader_reports import trader_of
 
 ZERO = Decimal(0)
 _BPS = Decimal(10_000)
@@ -60,6 +61,8 @@ class ExecutionView:
     """Orders in the approved proposal."""
     shortfall: Decimal
     """What all fills cost against their reference prices, in currency, commission included."""
+    books: str
+    """What the account's trader says of itself and of its books; empty where the account has none."""
 
     @property
     def under_way(self) -> bool:
@@ -133,7 +136,9 @@ def execution(desk: Desk, reference: str) -> ExecutionView | None:
         ),
         ZERO,
     )
-    return ExecutionView(line, orders, len(document.orders), shortfall)
+    trader = trader_of(desk.database, document.account)
+    books = trader.sentence(desk.now()) if trader else ""
+    return ExecutionView(line, orders, len(document.orders), shortfall, books)
 
 
 def _line(row: Row[Any], state: str) -> ExecutionLine:

@@ -12,6 +12,7 @@ from stockpicker_dagster.console.views.runs import latest_metadata
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading import ledger
+from stockpicker_dagster.trading.trader_reports import trader_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,15 @@ class HaltLine:
 
 
 @dataclass(frozen=True)
+class TraderLine:
+    """The trader process of one account, in a line; `well` says that it runs and nothing troubles it."""
+
+    account: str
+    sentence: str
+    well: bool
+
+
+@dataclass(frozen=True)
 class Today:
     """The first page."""
 
@@ -54,6 +64,8 @@ class Today:
     mistakes: Sequence[str]
     """What is wrong with forms that cannot be read; while there are any, Dagster loads none."""
     halts: Sequence[HaltLine]
+    traders: Sequence[TraderLine]
+    """Of every account that ever had a trader."""
 
 
 def today(desk: Desk) -> Today:
@@ -63,7 +75,18 @@ def today(desk: Desk) -> Today:
         _strategy(desk, name, form, [line for line in held if line.strategy == name])
         for name, form in desk.forms().items()
     ]
-    return Today(strategies, desk.mistakes(), halts_in_force(desk))
+    return Today(strategies, desk.mistakes(), halts_in_force(desk), traders(desk))
+
+
+def traders(desk: Desk) -> list[TraderLine]:
+    """What the trader processes last said of themselves, by account."""
+    told = [(name, trader_of(desk.database, name)) for name in account_names(desk)]
+    now = desk.now()
+    return [
+        TraderLine(name, report.sentence(now), report.running(now) and not report.problem)
+        for name, report in told
+        if report is not None
+    ]
 
 
 def halts_in_force(desk: Desk) -> list[HaltLine]:
