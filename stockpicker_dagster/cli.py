@@ -150,6 +150,9 @@ def _next_commands(strategy: str, proposal: str | None) -> list[str]:
 
 def _program() -> str:
     own = Path(sys.argv[0])
+    if own.suffix == ".py":
+        # Started as a module, as the console does: the command itself stands beside the interpreter.
+        own = Path(sys.executable).with_name("stockpicker")
     try:
         return str(own.absolute().relative_to(Path.cwd()))
     except ValueError:
