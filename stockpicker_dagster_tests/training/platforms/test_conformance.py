@@ -1,8 +1,8 @@
-"""What every platform promises about scoring, tried on this machine, on SageMaker's emulator, and, opted in, on AWS.
+"""What every platform promises, tried on this machine, on SageMaker's emulator, and, opted in, on AWS.
 
-The emulator keeps what it is sent and does nothing of it: there, outputs and answers are played by the container's own
-code. `STOCKPICKER_TEST_AWS=1` with the environment of a deployment runs the same on a real account, which costs about
-a tenth of a dollar; its image and buckets have to be there.
+The emulator keeps what it is sent and does nothing of it: there, models, outputs and answers are played by the
+container's own code. `STOCKPICKER_TEST_AWS=1` with the environment of a deployment runs the same on a real account,
+which costs about a tenth of a dollar; its image and buckets have to be there.
 """
 
 import io
@@ -19,11 +19,14 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from stockpicker_dagster.storage.aws.clients import client
+from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.training.container.serve import answer
-from stockpicker_dagster.training.models import StoredModel, TrainedModel, load_model
-from stockpicker_dagster.training.platforms import Platform, PlatformFailure
-from stockpicker_dagster.training.platforms.custom_models import ModelFolder
+from stockpicker_dagster.training.container.settings import Settings
+from stockpicker_dagster.training.models import StoredModel, describe_model, load_model, train_model
+from stockpicker_dagster.training.platforms import Platform, PlatformFailure, attempts
+from stockpicker_dagster.training.platforms.custom_models import ModelFolder, archive
 from stockpicker_dagster.training.platforms.errors import client_error, error_code
+from stockpicker_dagster.training.platforms.following import train_on
 from stockpicker_dagster.training.platforms.hosting import (
     create_endpoint,
     create_endpoint_config,
@@ -38,6 +41,7 @@ from stockpicker_dagster.training.platforms.hosting import (
 from stockpicker_dagster.training.platforms.local import LocalPlatform
 from stockpicker_dagster.training.platforms.polling import wait_for
 from stockpicker_dagster.training.platforms.reaper import left_over, reap
+from stockpicker_dagster.training.platforms.requests import TrainingJob
 from stockpicker_dagster.training.platforms.sagemaker import SageMakerPlatform
 from stockpicker_dagster.training.platforms.scoring import infer
 from stockpicker_dagster.training.platforms.scoring_requests import How, Scoring
@@ -75,7 +79,7 @@ def place(
     monkeypatch.setattr(SageMakerPlatform, "poll_seconds", 0.01)
     sagemaker = SageMakerPlatform()
     make_bucket(sagemaker.bucket)
-    sagemaker.client.sagemaker = _Played(sagemaker.client.sagemaker, load_model(model[1], "mine", FEATURES))
+    sagemaker.client.sagemaker = _Played(sagemaker.client.sagemaker, model[1])
     sagemaker.runtime = sagemaker.client.sagemaker
     yield cast(Platform, sagemaker)
 
@@ -83,8 +87,8 @@ def place(
 class _Played:
     """The emulator's client, beside which somebody does what the service would do."""
 
-    def __init__(self, emulator: Any, model: TrainedModel) -> None:
-        self.emulator, self.model = emulator, model
+    def __init__(self, emulator: Any, files: Path) -> None:
+        self.emulator, self.files, self.model = emulator, files, load_model(files, "mine", FEATURES)
 
     def __getattr__(self, operation: str) -> Any:
         call = getattr(self.emulator, operation)
@@ -102,6 +106,13 @@ class _Played:
             raise client_error(operation, "ValidationException", f"Cannot create already existing {noun}")
 
         return created
+
+    def create_training_job(self, **request: Any) -> Any:
+        made = self.emulator.create_training_job(**request)
+        target = urlsplit(request["OutputDataConfig"]["S3OutputPath"])
+        key = f"{target.path.strip('/')}/{request['TrainingJobName']}/output/model.tar.gz"
+        client("s3").put_object(Bucket=target.netloc, Key=key, Body=archive(self.files))
+        return made
 
     def create_transform_job(self, **request: Any) -> Any:
         made = self.emulator.create_transform_job(**request)
@@ -141,6 +152,23 @@ def test_scores_are_those_of_this_process_to_the_last_bit_and_nothing_is_left(
     assert again.name == said.name
     assert same(again.scored, said.scored)
     assert _left(place) == []
+
+
+def test_a_model_that_a_job_trained_is_deployed_from_what_the_job_left(
+    place: Platform, model: tuple[StoredModel, Path], tmp_path: Path
+) -> None:
+    dataset = Lake(tmp_path / "lake").bundle("bundles", "dataset")
+    job = TrainingJob(Settings("linear", {"alpha": 1.0}, 0, "mine", "2023-06-01"), dataset)
+    trained = train_on(place, job)
+    assert trained.bundle == train_model("mine", "2023-06-01", dataset, "linear", {"alpha": 1.0}, 0)
+    artifact = trained.job["ModelArtifacts"]["S3ModelArtifacts"]
+    folder = ModelFolder(place, "research", model[0].model_id)
+    folder.create(describe_model(trained.bundle), artifact, trained.job["TrainingJobName"])
+    assert folder.artifact(model[1]) == artifact
+    said = wait_for(infer(place, "transform", "research", *model, ROWS))
+    assert same(said.scored, scored_here(model[1]))
+    # The second step takes the job of the first.
+    assert train_on(place, job).job["TrainingJobName"] == trained.job["TrainingJobName"]
 
 
 def test_every_function_can_be_done_twice_and_is_undone(place: Platform, model: tuple[StoredModel, Path]) -> None:
@@ -241,6 +269,7 @@ def test_output_that_is_not_whole_is_refused_and_made_again(
     assert found.name.endswith("-2")
     assert "cannot be used" in said[0]
     cut = 99
+    monkeypatch.setattr(attempts, "_LOST", 0)
     with pytest.raises(PlatformFailure, match=r"nothing of it is used|no table of symbol"):
         wait_for(infer(place, "transform", "research", *model, ROWS.head(5)))
     assert _left(place) == []

@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.settings import aws_settings
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.training.container.settings import Settings
-from stockpicker_dagster.training.models import train_model
+from stockpicker_dagster.training.models import StoredModel, train_model
 from stockpicker_dagster.training.platforms import PlatformFailure, platform
+from stockpicker_dagster.training.platforms.custom_models import ModelFolder
 from stockpicker_dagster.training.platforms.following import train_on
 from stockpicker_dagster.training.platforms.requests import TrainingJob, training_request
 from stockpicker_dagster.training.platforms.sagemaker import SageMakerPlatform
+from stockpicker_dagster.training.platforms.scoring_requests import How, Scoring
 from stockpicker_dagster_tests.aws.faulty_proxy import Fault, FaultyProxy
 from stockpicker_dagster_tests.aws.fixtures import ACCOUNT, REGION
 
@@ -97,6 +100,25 @@ def test_requests_carry_what_the_deployment_demands(
     assert request["CheckpointConfig"]["S3Uri"].startswith(f"s3://{place.bucket}/jobs/checkpoints/")
     tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
     assert tags == {"stockpicker": "stockpicker", "stockpicker:strategy": "mine", "stockpicker:period": "2023-06-01"}
+    sent.clear()
+    model = StoredModel("0123456789abcdef", "mine", "2023-06-01", ("one",), date(2023, 5, 31))
+    folder = ModelFolder(place, "research", model.model_id)
+    hows: tuple[How, How] = ("transform", "serverless")
+    for how in hows:
+        scoring = Scoring(place, model, folder, f"{folder.location}/model/model.tar.gz", how, "0" * 64)
+        place.client.create_model(**scoring.model_request())
+        place.client.create_endpoint_config(**scoring.endpoint_config_request())
+    place.client.create_transform_job(**scoring.transform_request(1, f"{folder.location}/rows.csv"))
+    alone, on_machine, served, serverless, transform = sent
+    assert (alone["EnableNetworkIsolation"], alone["VpcConfig"]["SecurityGroupIds"]) == (True, ["sg-1"])
+    # Serverless inference knows neither isolation nor a VPC, and has no disks of its own.
+    assert (served["EnableNetworkIsolation"], "VpcConfig" in served, "KmsKeyId" in serverless) == (False, False, False)
+    assert on_machine["KmsKeyId"] == transform["TransformOutput"]["KmsKeyId"] == "alias/mine"
+    assert transform["TransformResources"]["VolumeKmsKeyId"] == "alias/mine"
+    for request in sent:
+        tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
+        mine = {"stockpicker": "stockpicker", "stockpicker:purpose": "scoring", "stockpicker:strategy": "mine"}
+        assert tags == mine
     monkeypatch.delenv("STOCKPICKER_AWS_SECURITY_GROUPS")
     with pytest.raises(InvalidInput, match="are set together, or neither is"):
         place.client.create_training_job(**training_request(place, TrainingJob(LINEAR, dataset_folder)))
@@ -109,9 +131,8 @@ class _Recording:
         self.sent = sent
         self.exceptions = type("Exceptions", (), {"ClientError": ClientError})
 
-    def create_training_job(self, **request: Any) -> dict[str, Any]:
-        self.sent.append(request)
-        return {}
+    def __getattr__(self, operation: str) -> Any:
+        return lambda **request: self.sent.append(request)
 
 
 def test_what_sagemaker_would_refuse_is_refused_before_it_is_sent(account: FaultyProxy, dataset_folder: Path) -> None:

@@ -1,14 +1,24 @@
 """Whatever goes wrong while rows are scored: a clear error or the model's very scores, and nothing left that bills."""
 
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from stockpicker_dagster.training.platforms import PlatformFailure, scoring
+from stockpicker_dagster.training.platforms import Platform, PlatformFailure, scoring
 from stockpicker_dagster.training.platforms.errors import client_error
+from stockpicker_dagster.training.platforms.local import LocalPlatform
 from stockpicker_dagster.training.platforms.polling import wait_for
-from stockpicker_dagster.training.platforms.reaper import left_over, reap
+from stockpicker_dagster.training.platforms.reaper import OLD, left_over, reap
 from stockpicker_dagster.training.platforms.scoring import infer
 from stockpicker_dagster_tests.aws.fake_sagemaker import FakeSageMaker
 from stockpicker_dagster_tests.training.platforms import fault_runs
@@ -157,3 +167,42 @@ def test_what_is_not_ours_is_not_looked_at_twice(runs: FaultRuns, service: FakeS
 @pytest.fixture(autouse=True)
 def _quietly() -> None:
     logging.getLogger("stockpicker_dagster").setLevel(logging.ERROR)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("ending", "left"), [(signal.SIGINT, 0), (signal.SIGKILL, 3)])
+def test_an_interrupted_process_deletes_and_what_a_killed_one_left_is_reaped(
+    ending: signal.Signals, left: int, tmp_path: Path
+) -> None:
+    here = LocalPlatform(tmp_path / "platform", stop_seconds=3)
+    step = subprocess.Popen([sys.executable, "-m", __name__, str(tmp_path)], env=os.environ)
+    until = time.monotonic() + 120
+    while not (tmp_path / "asked").exists():
+        assert time.monotonic() < until
+        assert step.poll() is None
+        time.sleep(0.05)
+    [endpoint] = here.client.list_endpoints()["Endpoints"]
+    assert endpoint["EndpointStatus"] == "InService"
+    step.send_signal(ending)
+    step.wait(120)
+    later = datetime.now(UTC) + OLD + timedelta(minutes=1)
+    assert len(left_over(cast(Platform, here), later)) == left
+    assert all(gone for _, gone in reap(cast(Platform, here), later))
+    lists = (here.client.list_endpoints, here.client.list_endpoint_configs, here.client.list_models)
+    assert [next(iter(answer().values())) for answer in lists] == [[], [], []]
+
+
+def _ask_for_ever(folder: Path) -> None:
+    """A step that has deployed its model and waits for its answer."""
+    here = LocalPlatform(folder / "platform", stop_seconds=3)
+
+    def invoke(**request: Any) -> Any:
+        (folder / "asked").touch()
+        time.sleep(600)
+
+    here.runtime = SimpleNamespace(invoke_endpoint=invoke)  # type: ignore[assignment]
+    wait_for(infer(cast(Platform, here), "endpoint", "research", *stored_model(folder), ROWS))
+
+
+if __name__ == "__main__":
+    _ask_for_ever(Path(sys.argv[1]))
