@@ -143,7 +143,8 @@ def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Sp
         report(f"the definition of {name!r} has changed: {describe_days(changed)} are made again")
     if decided := days_before_a_decision(name, form, deployment.lake):
         report(f"decisions about prices of {form.prices.key!r} changed {describe_days(decided)}")
-    report(f"{name}: {span}, {len(periods)} model{'s' if len(periods) != 1 else ''} to train")
+    models = f"{len(periods)} model{'s' if len(periods) != 1 else ''} to train"
+    report(f"{name}: {span}, {models if span.last >= form.first_served else _no_model_yet(form)}")
     materialize(_collecting(name, form), span.first.isoformat(), span.last.isoformat(), report)
     if periods:
         keys = (f"{name}/datasets", f"{name}/trained_model")
@@ -152,6 +153,10 @@ def run_strategy(name: str, form: StrategyForm, deployment: Deployment, span: Sp
         else:
             materialize(keys, None, None, report)
     materialize(_serving(name), span.first.isoformat(), span.last.isoformat(), report)
+
+
+def _no_model_yet(form: StrategyForm) -> str:
+    return f"no model to train: the first serves from {form.first_served}, and without one nothing is predicted"
 
 
 def untrained_periods(name: str, form: StrategyForm, deployment: Deployment, span: Span) -> list[str]:

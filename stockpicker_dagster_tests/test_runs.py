@@ -281,6 +281,17 @@ def test_a_strategy_is_run_in_three_steps_and_trained_only_where_models_lack(mat
     ]
 
 
+def test_a_run_before_the_first_model_serves_says_that_and_from_when(materialized: Materialized) -> None:
+    lines: list[str] = []
+    day = WALKING.first_served.replace(year=WALKING.first_served.year - 1)
+    span = runs.Span(day, day)
+    runs.run_strategy("mine", WALKING, Deployment(), span, lines.append)
+    assert lines[-1].endswith(
+        f"no model to train: the first serves from {WALKING.first_served}, and without one nothing is predicted"
+    )
+    assert len(materialized) == 2
+
+
 def test_a_run_that_asks_for_spark_where_it_is_not_does_nothing(
     materialized: Materialized, monkeypatch: pytest.MonkeyPatch
 ) -> None:
