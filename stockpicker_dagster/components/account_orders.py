@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from itertools import pairwise
 
 import polars as pl
 
@@ -25,7 +26,13 @@ from stockpicker_dagster.strategy_form.reading import STRATEGIES
 from stockpicker_dagster.trading.accounts import read_account
 from stockpicker_dagster.trading.brokers.connections import capabilities_of
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
-from stockpicker_dagster.trading.desk import booked_through, execute_approved, held_symbols, propose
+from stockpicker_dagster.trading.desk import (
+    booked_through,
+    execute_approved,
+    fees_of_borrowed,
+    held_symbols,
+    propose,
+)
 from stockpicker_dagster.trading.execution import ExecutionReport
 from stockpicker_dagster.trading.flatten import When, propose_flattening
 from stockpicker_dagster.training.models import describe_stored_model
@@ -92,7 +99,7 @@ def propose_rebalance(
         session=session,
         targets=dict(targets.select("symbol", "target_weight").iter_rows()),
         reference_prices=references,
-        corporate_actions=list(_corporate_actions(lake, form, booked_through(deployment.database, account), session)),
+        corporate_actions=list(_corporate_actions(deployment, form, session)),
         venue=venue,
         venue_name=form.prices.key,
         latest_stored=latest,
@@ -173,12 +180,19 @@ def _last_prices(
     return found
 
 
-def _corporate_actions(lake: Lake, form: StrategyForm, after: date | None, session: date) -> Iterator[CorporateAction]:
-    """What became known after `after`, up to `session`; nothing before an account's first proposal."""
+def _corporate_actions(deployment: Deployment, form: StrategyForm, session: date) -> Iterator[CorporateAction]:
+    """What became known since the account was last booked, up to `session`; nothing before its first proposal."""
+    lake, account = deployment.lake, form.trading.account
+    after = booked_through(deployment.database, account)
     if after is None or after >= session:
         return
     days = form.calendar.sessions(after, session)[1:]
     prices = lake.read(f"{form.prices.key}/prices", days)
+    before = pl.concat([lake.read(f"{form.prices.key}/prices", [after]), prices])
+    for previous, day in pairwise([after, *days]):
+        closed = before.filter(pl.col("date") == previous).select("symbol", "close").drop_nulls()
+        closes = {symbol: _exact(close) for symbol, close in closed.iter_rows()}
+        yield from fees_of_borrowed(deployment.database, account, after, day, previous, closes)
     for row in prices.filter((pl.col("dividend") > 0) | (pl.col("split_ratio") != 1)).iter_rows(named=True):
         if row["dividend"] > 0:
             yield CorporateAction(row["date"], row["symbol"], "dividend", _exact(row["dividend"]))

@@ -83,6 +83,7 @@ def open_account(engine: Engine, account_id: str, setup: Setup, cash: Decimal, w
     _check(_changed(blank, setup))
     with transaction(engine) as connection:
         _authorize(connection, who, setup.mode or "paper")
+        _refuse_shared(connection, _changed(blank, setup))
         if connection.execute(select(ledger.accounts.c.id).where(ledger.accounts.c.id == account_id)).one_or_none():
             raise InvalidInput(f"there is an account {account_id!r} already; `stockpicker account set` changes it")
         if blank.broker != "paper":
@@ -103,6 +104,7 @@ def change_account(engine: Engine, account_id: str, setup: Setup, who: str, now:
         after = _changed(before, setup)
         _authorize(connection, who, "live" if "live" in (before.mode, after.mode) else "paper")
         _check(after)
+        _refuse_shared(connection, after)
         if _place(before) != _place(after):
             _refuse_if_in_use(connection, before)
             after = replace(after, live_enabled=False)
@@ -192,6 +194,19 @@ def _check(account: Account) -> None:
         raise InvalidInput(f"{account.base_url!r} is no address of a broker; it looks like https://host")
     if address.scheme == "http" and address.hostname not in _LOOPBACK:
         raise InvalidInput(f"{account.base_url!r} is not encrypted; only a gateway on this machine may be http")
+
+
+def _refuse_shared(connection: Connection, account: Account) -> None:
+    """One account at a broker is one account here: two would take each other's orders for those of others."""
+    if account.broker == "paper":
+        return
+    table = ledger.accounts
+    same = (table.c.broker == account.broker) & (table.c.broker_account == account.broker_account)
+    other = connection.execute(select(table.c.id).where(same, table.c.id != account.id).limit(1)).scalar_one_or_none()
+    if other is not None:
+        raise InvalidInput(
+            f"number {account.broker_account} at {account.broker} is that of account {other!r} already; trade it there"
+        )
 
 
 def _refuse_if_in_use(connection: Connection, account: Account) -> None:

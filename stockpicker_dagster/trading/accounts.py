@@ -53,10 +53,12 @@ class Halted(StockPickerError):
 
 @dataclass(frozen=True)
 class Costs:
-    """What the paper broker charges: commission, and the full spread of which a trade pays half, in basis points."""
+    """What the paper broker charges, in basis points: commission, the full spread of which a trade pays half, and for
+    borrowed shares a fee by the year of 365 days on their last close."""
 
     commission_bps: Decimal = Decimal(1)
     spread_bps: Decimal = Decimal(5)
+    borrow_bps_per_year: Decimal = Decimal(50)
 
     def __post_init__(self) -> None:
         for name, figure in asdict(self).items():

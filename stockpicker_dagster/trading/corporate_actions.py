@@ -1,4 +1,4 @@
-"""What splits, dividends and delistings do to a position: pure arithmetic, entitlement included.
+"""What splits, dividends, delistings and borrow fees do to a position: pure arithmetic, entitlement included.
 
 A holder is entitled by what was held at the close before the session of the event, so what traded in that session's
 open neither splits nor earns the dividend. Recording the bookings, once each, is the business of broker and ledger.
@@ -11,8 +11,8 @@ from typing import Literal
 
 from stockpicker_dagster.errors import InvalidInput
 
-Kind = Literal["split", "dividend", "delisting"]
-KINDS: tuple[Kind, ...] = ("split", "dividend", "delisting")
+Kind = Literal["borrow", "split", "dividend", "delisting"]
+KINDS: tuple[Kind, ...] = ("borrow", "split", "dividend", "delisting")
 """In the order in which events of one session are booked: a dividend is per share before the split."""
 
 ZERO = Decimal(0)
@@ -27,7 +27,8 @@ class CorporateAction:
     """One event of `symbol`, in effect from the open of `session`.
 
     `amount`: for a split new shares per old, for a dividend currency per pre-split share, for a delisting the return
-    from the last close to what holders received, as a fraction (None, unknown, is booked as 0). `price`, in currency as
+    from the last close to what holders received, as a fraction (None, unknown, is booked as 0), for a borrow fee what a
+    borrowed share costs over the nights before the session, in currency. `price`, in currency as
     traded: for a split the session's price, at which fractions are paid out; for a delisting the last close.
     """
 
@@ -67,12 +68,14 @@ def book(action: CorporateAction, entitled: Decimal, held: Decimal) -> Booking |
 
     `entitled` are the signed shares held at the close before the session, `held` those held now. A split multiplies the
     entitled shares, the fraction of a share that remains is paid in cash; a short pays the dividend; a delisting closes
-    everything held at the last price and the delisting return.
+    everything held at the last price and the delisting return. A borrow fee is paid by shorts alone.
     """
     if action.kind == "delisting":
         return _delisted(action, held) if held else None
     if not entitled:
         return None
+    if action.kind == "borrow":
+        return _borrow_fee(action, entitled)
     return _split(action, entitled) if action.kind == "split" else _dividend(action, entitled)
 
 
@@ -91,6 +94,14 @@ def _split(action: CorporateAction, entitled: Decimal) -> Booking | None:
 def _dividend(action: CorporateAction, entitled: Decimal) -> Booking:
     assert action.amount is not None
     return Booking(action, ZERO, _money(entitled * action.amount), f"{action.amount} a share on {entitled} shares")
+
+
+def _borrow_fee(action: CorporateAction, entitled: Decimal) -> Booking | None:
+    assert action.amount is not None
+    cash = _money(entitled * action.amount)
+    if cash >= 0:
+        return None
+    return Booking(action, ZERO, cash, f"{action.amount:.6f} a share on {entitled} shares")
 
 
 def _delisted(action: CorporateAction, held: Decimal) -> Booking:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # the price sources bring a data frame library, which trading
     from stockpicker_dagster.market.sources import Venue
 
 ZERO = Decimal(0)
+_BASIS_POINT = Decimal("0.0001")
 RECONCILED_WITHIN = timedelta(hours=1)
 """How old the agreement of the books may be that a plan for a live account rests on."""
 
@@ -188,6 +189,23 @@ def held_symbols(engine: Engine, account_id: str) -> list[str]:
     """The names that the account holds, whose prices a proposal needs; none where there is no such account yet."""
     with engine.connect() as connection:
         return sorted(ledger.held_quantities(connection, account_id))
+
+
+def fees_of_borrowed(
+    engine: Engine, account_id: str, since: date, session: date, previous: date, closes: Mapping[str, Decimal]
+) -> list[CorporateAction]:
+    """What borrowing costs over the nights from `previous` to `session`, by its `closes` in currency, one event a name.
+
+    For every name that is held, or was traded after `since`: who was short by then is known when it is booked.
+    """
+    fills = ledger.fills
+    with engine.connect() as connection:
+        rate = accounts.read_account(connection, account_id).costs.borrow_bps_per_year * _BASIS_POINT
+        wanted = select(fills.c.symbol).where(fills.c.account == account_id, fills.c.session > since)
+        names = {*ledger.held_quantities(connection, account_id), *connection.execute(wanted).scalars()}
+    years = Decimal((session - previous).days) / 365
+    priced = sorted(name for name in names if closes.get(name, ZERO) > 0)
+    return [CorporateAction(session, name, "borrow", closes[name] * rate * years) for name in priced if rate]
 
 
 def booked_through(engine: Engine, account_id: str) -> date | None:

@@ -756,6 +756,10 @@ class _Execution:
             answer = self._broker.find(attempt.id)
             if isinstance(answer, Absent):
                 self._absent.add(attempt.id)
+                if attempt.status == "working" and self._clocks.now().date() > self._document.trade_session:
+                    # Some brokers show the orders of a session in that session alone.
+                    gone = "the broker does not show it any more, and its session is over"
+                    answers.append(BrokerOrder(attempt.id, "", "expired", attempt.filled, gone))
             elif isinstance(answer, BrokerOrder) and (answer.status, answer.filled_quantity) != (
                 attempt.status,
                 attempt.filled,

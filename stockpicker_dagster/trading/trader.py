@@ -108,7 +108,7 @@ class Trader:
         Raises `LockHeld` where another process trades for the account, `Fenced` where one has taken it over, and
         `InvalidInput` for an account that has no use for a trader, or that this one could not trade.
         """
-        self._refuse_useless()
+        self._reached(self._refuse_useless())
         lock = locks.take(self._engine, self._account)
         started_at = self._now()
         beating = threading.Thread(target=self._beat, args=(lock, started_at), name="beat", daemon=True)
@@ -137,7 +137,7 @@ class Trader:
             with self._engine.connect() as connection:
                 account = read_account(connection, self._account)
             halted = halt_in_force(self._engine, self._account)
-            self._blind_since = None
+            self._blind_since, self._in_halt = None, halted is not None
             if halted != self._halted_before:
                 self._halted_before, self._work_due = halted, 0.0
             if time.monotonic() >= self._reconcile_due:
@@ -146,7 +146,12 @@ class Trader:
                 self._work(account, lock, halted)
         except SQLAlchemyError as error:
             self._blind(error)
-        except (BrokerUnavailable, ClockSkew) as error:
+        except (Fenced, _Stopping):
+            raise
+        except Halted:
+            # What is working has still to be cancelled, by a round that knows of the halt.
+            self._work_due = 0.0
+        except StockPickerError as error:
             self._trouble(str(error))
 
     def _reconcile(self, account: Account) -> None:
@@ -173,7 +178,6 @@ class Trader:
             self._say(halted or "waits for an approved proposal")
             self._work_due = time.monotonic() + self._pace.look
             return
-        self._in_halt = halted is not None
         self._say(f"executes proposal {proposal}")
         try:
             report = execute(
@@ -186,12 +190,7 @@ class Trader:
                 trusted=self._trusted,
                 lock=lock,
             )
-        except Halted as reason:
-            # What is working has still to be cancelled, by a pass that knows of the halt.
-            self._say(str(reason))
-            self._work_due = 0.0 if not self._in_halt else time.monotonic() + self._pace.again
-            return
-        except (Fenced, _Stopping, BrokerUnavailable, ClockSkew):
+        except (Fenced, _Stopping, Halted, BrokerUnavailable, ClockSkew):
             raise
         except StockPickerError as error:
             # Not approved any more, not signed, changed bytes, another broker: nothing is sent, and it is said.
@@ -298,7 +297,7 @@ class Trader:
             self._news.set()
         self._work_due = max(self._work_due, time.monotonic() + self._pace.again)
 
-    def _refuse_useless(self) -> None:
+    def _refuse_useless(self) -> Account:
         with self._engine.connect() as connection:
             account = read_account(connection, self._account)
         if capabilities_of(account.broker).embedded:
@@ -311,6 +310,7 @@ class Trader:
                 f"account {self._account!r} is live, and no key is trusted here to have signed a decision; put the "
                 f"line of `stockpicker account signing-key` into keys/{TRUSTED_KEYS} of this machine's state folder"
             )
+        return account
 
 
 @dataclass(frozen=True)

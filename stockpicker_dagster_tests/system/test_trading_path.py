@@ -218,7 +218,18 @@ def test_corporate_actions_are_booked_and_positions_add_up_session_after_session
 
     prices = desk.pipeline.lake.read(desk.pipeline.prices, days)
     dividends = prices.filter((pl.col("dividend") > 0) & pl.col("symbol").is_in(list(held)))
-    booked = {(row["symbol"], row["session"]): row for row in desk.rows("corporate_actions")}
+    booked = {(row["symbol"], row["session"]): row for row in desk.rows("corporate_actions") if row["kind"] != "borrow"}
+    # Shorts that were there overnight pay their borrow fee, half a per cent a year of the close before.
+    fees = {(row["symbol"], row["session"]): row for row in desk.rows("corporate_actions") if row["kind"] == "borrow"}
+    short = [symbol for symbol, quantity in held.items() if quantity < 0]
+    assert {symbol for symbol, day in fees if day == days[1]} == {*short}
+    assert not [day for _, day in fees if day == days[0]]
+    closes = dict(prices.filter(pl.col("date") == days[0]).select("symbol", "close").iter_rows())
+    nights = (days[1] - days[0]).days
+    for symbol in short:
+        cash = fees[symbol, days[1]]["cash"]
+        assert isinstance(cash, Decimal)
+        assert abs(float(cash) - float(held[symbol]) * closes[symbol] * 0.005 * nights / 365) < 0.0001
     # Whoever buys at the open of the ex-date gets no dividend of that day.
     too_late, due = dividends.filter(pl.col("date") == days[0]), dividends.filter(pl.col("date") > days[0])
     assert too_late.height > 0

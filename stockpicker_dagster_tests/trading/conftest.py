@@ -72,6 +72,7 @@ class TradingDesk:
         session: date | None = None,
         now: datetime | None = None,
         code_version: str = "code-1",
+        tickers: Mapping[str, str | None] | None = None,
     ) -> desk.ProposalOutcome:
         """Proposes on the closing prices, at which the market will also open."""
         self.market.prices = {symbol: Decimal(str(price)) for symbol, price in prices.items()}
@@ -93,6 +94,7 @@ class TradingDesk:
             data_version="data-1",
             limits=limits or {},
             now=now or self.now,
+            tickers=tickers,
         )
 
     def proposed(self, targets: Mapping[str, float], prices: Mapping[str, float]) -> str:

@@ -1,12 +1,13 @@
 """Accounts are set up by administrators, live in two steps, and every change is kept."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.trading import account_policy
+from stockpicker_dagster.trading import account_policy, ledger
 from stockpicker_dagster.trading.account_policy import AccountInUse, Setup
 from stockpicker_dagster.trading.people import directory
 from stockpicker_dagster.trading.people.directory import NotAllowed
@@ -106,3 +107,14 @@ def test_limits_and_strategies_are_what_was_set(ledger_engine: Any) -> None:
     assert "not for strategy 'momentum'; allowed there: value" in refused.reason
     account_policy.change_account(ledger_engine, "small", Setup(any_strategy=True), "os:me", EVENING)
     assert desk.propose({"AAA": 0.1}, {"AAA": 50.0}).id is not None
+
+
+def test_one_account_at_a_broker_is_one_account_here(people: Any) -> None:
+    account_policy.open_account(people, "live", LIVE, CASH, "ada", EVENING)
+    with pytest.raises(InvalidInput, match="is that of account 'live' already"):
+        account_policy.open_account(people, "again", LIVE, CASH, "ada", EVENING)
+    account_policy.open_account(people, "other", replace(LIVE, broker_account="A2"), CASH, "ada", EVENING)
+    with pytest.raises(InvalidInput, match="trade it there"):
+        account_policy.change_account(people, "other", Setup(broker_account="A1"), "ada", EVENING)
+    with people.connect() as connection:
+        assert connection.execute(ledger.accounts.select()).all()[-1].id == "other"

@@ -316,6 +316,22 @@ def test_an_account_that_has_a_trader_is_only_looked_at(stand: Stand) -> None:
     locks.release(stand.engine, lock)
 
 
+@pytest.mark.parametrize("stand", ["interactive_brokers"], indirect=True)
+def test_an_order_that_the_broker_shows_no_more_after_its_session_has_ended(stand: Stand) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.approve(stand.proposed({"AAA": 0.2, "BBB": -0.4}))
+    assert stand.execute().status == "working"
+    # Nothing ran while the order expired in its auction, and the gateway was started anew over night.
+    stand.market.close_session(WEDNESDAY)
+    assert isinstance(stand, InteractiveBrokersStand)
+    stand.server.restart()
+    stand.market.at(WEDNESDAY, 20, 15)
+    report = stand.execute()
+    assert (report.status, [order.status for order in report.orders]) == ("finished", ["expired"])
+    assert stand.books()["AAA"] == 7840
+    assert stand.reconciled().agrees
+
+
 def test_the_alpaca_stand_is_the_conformance_suite_s(stand: Stand) -> None:
     assert isinstance(stand, AlpacaStand)
     assert AlpacaVenue(stand.server).broker().account().number == stand.number

@@ -1,4 +1,4 @@
-"""Splits, dividends and delistings leave wealth as it was, but for the return of a delisting."""
+"""Splits, dividends and delistings leave wealth as it was, but for the return of a delisting; borrowing costs."""
 
 from datetime import date
 from decimal import Decimal
@@ -71,3 +71,13 @@ def test_a_delisting_closes_at_the_last_price_and_its_return(given_return: Decim
 def test_events_that_cannot_be_are_refused(kind: Any, amount: Decimal | None, price: Decimal | None) -> None:
     with pytest.raises(InvalidInput):
         CorporateAction(DAY, "AAA", kind, amount, price)
+
+
+def test_shorts_pay_for_what_they_borrowed_overnight_and_longs_nothing() -> None:
+    action = CorporateAction(DAY, "AAA", "borrow", Decimal("0.05"))
+    booking = book(action, Decimal(-100), held=Decimal(0))
+    assert booking is not None
+    assert (booking.quantity_change, booking.cash) == (0, Decimal(-5))
+    assert book(action, Decimal(100), held=Decimal(100)) is None
+    # Sold short in the open of the day itself: nothing was borrowed before it.
+    assert book(action, Decimal(0), held=Decimal(-100)) is None

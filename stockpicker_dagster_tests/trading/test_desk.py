@@ -141,3 +141,22 @@ def test_both_databases_keep_the_same_books(any_engine: Engine, trading_desk: An
     assert stand.broker().positions() == trading_desk.broker().positions() != {}
     assert stand.broker().cash() == trading_desk.broker().cash()
     assert desk.reconcile_account(any_engine, "paper", stand.now).agrees
+
+
+def test_borrowed_shares_cost_a_fee_by_the_night_in_both_books(trading_desk: Any) -> None:
+    trading_desk.rebalance(TARGETS, PRICES)
+    since, session = trading_desk.session - timedelta(days=1), trading_desk.session
+    closes = {symbol: Decimal(str(price)) for symbol, price in PRICES.items()}
+    # Sold short in the open of the first of the two days, so that only the night after it is paid for.
+    fees = [
+        *desk.fees_of_borrowed(trading_desk.engine, "paper", since, session, since, closes),
+        *desk.fees_of_borrowed(trading_desk.engine, "paper", since, session + timedelta(days=3), session, closes),
+    ]
+    before, held = trading_desk.broker().cash(), trading_desk.broker().positions()["BBB"]
+    trading_desk.now += timedelta(days=3)
+    trading_desk.session = session + timedelta(days=3)
+    for _ in range(2):
+        assert "nothing to trade" in trading_desk.propose(TARGETS, PRICES, actions=fees).reason
+    expected = held * Decimal(20) * Decimal("0.005") * 3 / 365
+    assert abs(trading_desk.broker().cash() - before - expected) < Decimal("0.0001")
+    assert desk.reconcile_account(trading_desk.engine, "paper", trading_desk.now).agrees

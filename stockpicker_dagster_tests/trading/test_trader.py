@@ -40,7 +40,7 @@ QUICK = Pace(look=0.01, again=0.0, trouble=0.0, reconcile=1000.0, beat=0.05, bli
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciliation, "PAUSES", (0.0,))
+    monkeypatch.setattr(reconciliation, "PAUSES", (0.001,))
 
 
 @pytest.fixture
@@ -195,6 +195,24 @@ def test_a_halt_in_mid_basket_cancels_within_a_second(stand: AlpacaStand) -> Non
     running._stop.set()
     serving.join()
     assert "halted by os:risk" in report(stand).state or report(stand).state == "stopped"
+
+
+def test_a_halt_while_the_books_are_compared_ends_nothing_but_the_comparison(stand: AlpacaStand) -> None:
+    running = trader(stand)
+    wait, waited = running._wait, []
+
+    def halted_meanwhile(seconds: float) -> None:
+        if not waited:
+            accounts.halt(stand.engine, "us", "os:risk", "stop", stand.now)
+        waited.append(seconds)
+        wait(seconds)
+
+    running._wait = halted_meanwhile  # type: ignore[method-assign]
+    trader(stand).serve(rounds=1)
+    stand.market.positions["AAA"] = Decimal(1)
+    running.serve(rounds=3)
+    assert waited
+    assert "AAA is 0 shares in the ledger and 1" in report(stand).problem
 
 
 def test_an_unreadable_ledger_cancels_what_is_working(stand: AlpacaStand, monkeypatch: pytest.MonkeyPatch) -> None:

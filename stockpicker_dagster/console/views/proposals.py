@@ -195,7 +195,7 @@ def proposal(desk: Desk, reference: str) -> ProposalView:
         orders=[_order_line(document, order, after) for order in document.orders],
         before=_exposure(document.holdings, document),
         after=_exposure(after, document),
-        turnover=traded / document.equity,
+        turnover=traded / _equity(document),
         commission=traded * account.costs.commission_bps / _BPS,
         half_spread=traded * account.costs.spread_bps / 2 / _BPS,
         limits=_limits(document, after, traded),
@@ -275,8 +275,8 @@ def _order_line(document: ProposalDocument, order: ProposedOrder, after: Mapping
         notional=quantity * price,
         held=held,
         after=then,
-        weight_before=held * price / document.equity,
-        weight_after=then * price / document.equity,
+        weight_before=held * price / _equity(document),
+        weight_after=then * price / _equity(document),
         order_type=order.order_type,
         time_in_force=order.time_in_force,
         collar_low=order.collar_low,
@@ -284,15 +284,20 @@ def _order_line(document: ProposalDocument, order: ProposedOrder, after: Mapping
     )
 
 
+def _equity(document: ProposalDocument) -> Decimal:
+    """What figures are in multiples of; a flattening may be of an account that is worth nothing any more."""
+    return document.equity or Decimal(1)
+
+
 def _exposure(held: Mapping[str, Decimal], document: ProposalDocument) -> Exposure:
     values = [quantity * document.prices[symbol] for symbol, quantity in held.items() if quantity]
-    long = sum((value for value in values if value > 0), ZERO) / document.equity
-    short = -sum((value for value in values if value < 0), ZERO) / document.equity
+    long = sum((value for value in values if value > 0), ZERO) / _equity(document)
+    short = -sum((value for value in values if value < 0), ZERO) / _equity(document)
     return Exposure(long + short, long - short, long, short, len(values))
 
 
 def _limits(document: ProposalDocument, after: Mapping[str, Decimal], traded: Decimal) -> list[LimitCheck]:
-    limits, equity = document.limits, document.equity
+    limits, equity = document.limits, _equity(document)
     exposure = _exposure(after, document)
     largest = max((order.quantity * order.reference_price for order in document.orders), default=ZERO)
     weights = [abs(quantity * document.prices[symbol]) / equity for symbol, quantity in after.items()]

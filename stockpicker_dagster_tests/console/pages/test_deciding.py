@@ -6,6 +6,7 @@ from datetime import date
 import pytest
 
 from stockpicker_dagster.trading import accounts
+from stockpicker_dagster.trading.flatten import propose_flattening
 from stockpicker_dagster.trading.proposal import load
 from stockpicker_dagster_tests.console.site import BASE, Site, hidden
 from stockpicker_dagster_tests.trading.conftest import TradingDesk
@@ -138,3 +139,23 @@ def test_a_halt_is_on_every_page_until_it_is_lifted(site: Site, proposal: str) -
 def test_a_halt_needs_a_reason(site: Site) -> None:
     assert site.post("rob", "/halt", {"account": "", "reason": " "}).status_code == 400
     assert not accounts.is_halted(site.database, "paper")
+
+
+def test_a_flattening_of_a_halted_account_says_what_it_is_and_is_decided(site: Site, trading: TradingDesk) -> None:
+    proposal = trading.proposed(TARGETS, PRICES)
+    _decide(site, "ada", proposal, "approve")
+    trading.execute(proposal)
+    accounts.halt(site.database, None, "os:risk", "stop", trading.now)
+    flattening = propose_flattening(
+        site.database, "paper", "os:risk", trading.now, venue=trading.market, latest_stored=trading.session
+    )
+    page = site.browser("ada").get(f"/proposals/{flattening}").text
+    assert "This closes everything that the account holds." in page
+    assert _decide(site, "ada", flattening, "approve").status_code == 303
+    assert load(site.database, flattening).state == "approved"
+
+
+def test_a_renamed_stock_is_shown_by_its_ticker_with_its_id(site: Site, trading: TradingDesk) -> None:
+    proposal = trading.propose(TARGETS, PRICES, tickers={"AAA": "NEW"}).id
+    page = site.browser("vera").get(f"/proposals/{proposal}").text
+    assert '>NEW</a> <span class="quiet">(AAA)</span>' in page
