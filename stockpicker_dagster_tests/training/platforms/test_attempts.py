@@ -1,0 +1,113 @@
+"""A piece of work becomes one job: never two because an answer was lost, and none that nobody watches."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError
+
+from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.training.platforms import PlatformFailure
+from stockpicker_dagster.training.platforms.attempts import Work, outcome
+from stockpicker_dagster.training.platforms.errors import client_error
+from stockpicker_dagster.training.platforms.jobs import TRANSFORM
+from stockpicker_dagster.training.platforms.polling import Waiting, wait_for
+from stockpicker_dagster_tests.aws.fake_sagemaker import FakeSageMaker
+from stockpicker_dagster_tests.training.platforms.fault_runs import FakePlatform, time_of
+
+LOST = ConnectionClosedError(endpoint_url="https://sagemaker")
+
+
+class _Service(FakeSageMaker):
+    """Jobs that write nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(None, {})  # type: ignore[arg-type]
+        self.things["model"]["m"] = {}
+        self.created = 0
+
+    def _create(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
+        self.created += 1
+        return super()._create(kind, request)
+
+    def _write_output(self, thing: dict[str, Any]) -> None:
+        pass
+
+
+class _Place(FakePlatform):
+    def __init__(self, service: _Service) -> None:
+        super().__init__(service)
+        self.client = service
+
+
+def _work(max_seconds: float | None = None) -> Work[str]:
+    return Work(
+        TRANSFORM,
+        lambda attempt: f"job-{attempt}",
+        lambda attempt: {"TransformJobName": f"job-{attempt}", "ModelName": "m"},
+        lambda described: str(described["TransformJobName"]),
+        max_seconds,
+    )
+
+
+def _done(service: _Service, place: FakePlatform | None = None) -> str:
+    with time_of(service):
+        work: Waiting[Any] = outcome(place or _Place(service), _work())
+        return str(wait_for(work)[0])
+
+
+def test_a_lost_answer_does_not_start_a_second_job() -> None:
+    service, lost = _Service(), [LOST]
+
+    def lose(operation: str) -> None:
+        if operation == "create_transform_job" and lost:
+            raise lost.pop()
+
+    service.after = lose
+    assert _done(service) == "job-1"
+    assert service.created == 1
+
+
+def test_an_outage_while_a_job_runs_is_waited_out_and_a_long_one_stops_it() -> None:
+    service = _Service()
+    service.job_seconds = 300
+
+    def out(operation: str) -> None:
+        if operation == "describe_transform_job" and 60 < service.seconds < 400:
+            raise client_error(operation, "ThrottlingException", "Rate exceeded")
+
+    service.before = out
+    assert _done(service) == "job-1"
+    for_good = _Service()
+    for_good.job_seconds = 1e6
+
+    def gone(operation: str) -> None:
+        if operation == "describe_transform_job" and for_good.seconds > 60:
+            raise client_error(operation, "ThrottlingException", "Rate exceeded")
+
+    for_good.before = gone
+    with pytest.raises(
+        PlatformFailure, match=r"was looked at, and it was refused: ThrottlingException.*in a few minutes"
+    ):
+        _done(for_good)
+    assert for_good.things["transform_job"]["job-1"]["stopped"] > 600
+
+
+def test_a_log_that_cannot_be_read_does_not_end_the_job() -> None:
+    service = _Service()
+    place = _Place(service)
+
+    def unreadable(*_: Any, **__: Any) -> Any:
+        raise InvalidInput("the log cannot be read")
+
+    place.read_log = unreadable  # type: ignore[method-assign]
+    assert _done(service, place) == "job-1"
+
+
+def test_a_job_of_an_earlier_step_is_followed_and_a_failed_one_is_followed_by_another() -> None:
+    service = _Service()
+    place = _Place(service)
+    service.create_transform_job(TransformJobName="job-1", ModelName="m")
+    assert _done(service, place) == "job-1"
+    assert service.created == 1
+    service.things["transform_job"]["job-1"]["stopped"] = -100.0
+    assert _done(service, place) == "job-2"
