@@ -37,6 +37,7 @@ __all__ = [
     "Unknown",
     "not_sent",
     "order_under_id",
+    "refusal_of",
 ]
 
 OrderStatus = Literal["working", "filled", "cancelled", "expired", "rejected"]
@@ -137,6 +138,16 @@ class Unknown:
 def not_sent(request: OrderRequest, reason: str) -> "Rejected | Unknown":
     """The answer where the request was not sent this time: a refusal only if it was never sent before either."""
     return Unknown(f"not sent this time: {reason}") if request.sent_before else Rejected(reason, "not sent")
+
+
+def refusal_of(able: Capabilities, request: OrderRequest) -> str | None:
+    """Why such an order can not be sent to a venue of these abilities, whatever its market does; None if it can."""
+    refusal = able.refusal(
+        request.client_order_id, request.side, request.quantity, request.order_type, request.time_in_force
+    )
+    if refusal is None and (request.limit_price is not None) != (request.order_type == "limit"):
+        return f"a limit price goes with limit orders and with no other, not with {request.order_type}"
+    return refusal
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Submission,
     order_under_id,
+    refusal_of,
 )
 from stockpicker_dagster.trading.corporate_actions import KINDS, Booking, CorporateAction, book
 from stockpicker_dagster.trading.ledger import Fill
@@ -124,13 +125,8 @@ class PaperBroker:
 
     def submit(self, request: OrderRequest) -> Submission:
         """Takes an order as working until the open of its session; see `Broker.submit`."""
-        refusal = self.capabilities.refusal(
-            request.client_order_id, request.side, request.quantity, request.order_type, request.time_in_force
-        )
-        if refusal is not None:
+        if (refusal := refusal_of(self.capabilities, request)) is not None:
             return Rejected(refusal)
-        if (request.limit_price is not None) != (request.order_type == "limit"):
-            return Rejected(f"a limit price goes with limit orders and with no other, not with {request.order_type}")
         with transaction(self._engine) as connection:
             self._lock(connection)
             known = self._order(connection, request.client_order_id)

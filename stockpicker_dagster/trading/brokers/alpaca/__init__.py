@@ -7,7 +7,6 @@ id. How answers are read is in `answers`, how the broker is asked in `wire`.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -15,7 +14,6 @@ from typing import Any
 from urllib.parse import quote as quoted
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.trading.brokers import (
     Absent,
     AccountStatus,
@@ -29,24 +27,14 @@ from stockpicker_dagster.trading.brokers import (
     Movement,
     OrderRequest,
     Quote,
-    Rejected,
     Submission,
     Unknown,
-    not_sent,
-    order_under_id,
 )
 from stockpicker_dagster.trading.brokers.alpaca import answers
 from stockpicker_dagster.trading.brokers.alpaca.answers import to_alpaca
 from stockpicker_dagster.trading.brokers.capabilities import CutOff
-from stockpicker_dagster.trading.brokers.wire import (
-    Answer,
-    NoAnswer,
-    NotSent,
-    Pace,
-    Patience,
-    Wire,
-    on_this_machine,
-)
+from stockpicker_dagster.trading.brokers.online import OnlineBroker, added_up
+from stockpicker_dagster.trading.brokers.wire import Answer, Pace, Patience, Wire, on_this_machine
 
 URLS = {"paper": "https://paper-api.alpaca.markets", "live": "https://api.alpaca.markets"}
 DATA_URL = "https://data.alpaca.markets"
@@ -65,7 +53,7 @@ _ASSETS_ONE_BY_ONE = 20
 _SHORT_MARGIN = Decimal("1.03")
 
 
-class AlpacaBroker:
+class AlpacaBroker(OnlineBroker):
     """One account at Alpaca; see `Broker`. `mode` is `paper` or `live` and has to fit the URL.
 
     `wait` is called while requests have to wait for the rate limit, never while one is under way; it may raise, to stop
@@ -73,6 +61,7 @@ class AlpacaBroker:
     """
 
     name = "alpaca"
+    title = "Alpaca"
     capabilities = Capabilities(
         shorts=True,
         fractional_longs=True,
@@ -104,22 +93,16 @@ class AlpacaBroker:
     ) -> None:
         """Raises `InvalidInput` for a URL that is another mode's, or an open line."""
         _refuse_other_mode(mode, base_url)
-        self.account_id = account_id
-        self.base_url = base_url.rstrip("/")
-        self._now = now
-        self._calendar = trading_calendar("XNYS")
         limit = self.capabilities.requests_per_minute
         headers = {"APCA-API-KEY-ID": key_id, "APCA-API-SECRET-KEY": secret_key}
         secrets = (key_id, secret_key)
-        self._wire = Wire(
+        wire = Wire(
             base_url, headers, secrets=secrets, patience=patience, pace=Pace(limit, reserve=20), wait=wait, now=now
         )
+        super().__init__(account_id, base_url, wire, now)
         self._data = Wire(data_url, headers, secrets=secrets, patience=patience, pace=Pace(limit), wait=wait, now=now)
         self._client_ids: dict[str, str] = {}
         """Client ids by Alpaca's own order ids: fills name only those."""
-
-    def __repr__(self) -> str:
-        return f"AlpacaBroker({self.account_id!r}, {self.base_url!r})"
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
@@ -131,17 +114,9 @@ class AlpacaBroker:
         """See `Broker.account`."""
         return answers.read_account(self._mapping("/v2/account"))
 
-    def cash(self) -> Decimal:
-        """See `Broker.cash`."""
-        return self.account().cash
-
     def positions(self) -> dict[str, Decimal]:
         """See `Broker.positions`."""
-        held: dict[str, Decimal] = {}
-        for body in self._listing("/v2/positions"):
-            symbol, quantity = answers.read_position(body)
-            held[symbol] = held.get(symbol, ZERO) + quantity
-        return {symbol: quantity for symbol, quantity in sorted(held.items()) if quantity}
+        return added_up(answers.read_position(body) for body in self._listing("/v2/positions"))
 
     def open_orders(self) -> Sequence[BrokerOrder]:
         """See `Broker.open_orders`."""
@@ -204,62 +179,26 @@ class AlpacaBroker:
 
     # -- what changes something ---------------------------------------------------------------------------------------
 
-    def submit(self, request: OrderRequest) -> Submission:
-        """See `Broker.submit`. An order that would trade in another session than its own is not sent."""
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return Rejected(refusal)
-        if (why := self._out_of_time(request)) is not None:
-            return not_sent(request, why)
-        try:
-            answer = self._wire.send("POST", "/v2/orders", _order_body(request), not_after=request.not_after)
-        except NotSent as error:
-            return not_sent(request, str(error))
-        except NoAnswer as error:
-            return Unknown(f"{error}; the order may be at the broker")
+    def _prepared(self, request: OrderRequest) -> tuple[str, dict[str, str]]:
+        return "/v2/orders", _order_body(request)
+
+    def _outcome(self, answer: Answer, request: OrderRequest) -> Submission:
         if answer.succeeded:
             return self._taken(answer, request)
         if answer.status == 429:
-            return not_sent(request, "Alpaca took no more requests for as long as we waited")
+            return self._too_many_requests(request)
         if answer.status in _REFUSED and isinstance(answer.body, dict) and "message" in answer.body:
-            return self._refused(answer.body, request)
+            message = self._wire.masked(answer.body.get("message"))
+            return self._resolved(request, message, str(answer.body.get("code") or ""), "unique" in message.lower())
         return Unknown(f"Alpaca answered with status {answer.status}; the order may be there")
 
-    def cancel(self, client_order_id: str, reason: str) -> Lookup:
-        """See `Broker.cancel`."""
-        found = self._ask_for(client_order_id, urgent=True)
-        if not isinstance(found, BrokerOrder) or found.ended:
-            return found
-        # What the order is afterwards says whether this was heard.
-        with suppress(NotSent, NoAnswer):
-            self._wire.send("DELETE", f"/v2/orders/{quoted(found.broker_order_id, safe='')}", urgent=True)
-        after = self._ask_for(client_order_id, urgent=True)
-        if isinstance(after, BrokerOrder) and after.status == "cancelled":
-            return BrokerOrder(**{**vars(after), "reason": reason})
-        return after
+    def _path_of(self, order: BrokerOrder) -> str:
+        return f"/v2/orders/{quoted(order.broker_order_id, safe='')}"
+
+    def _urgently(self, client_order_id: str) -> Lookup:
+        return self._ask_for(client_order_id, urgent=True)
 
     # -- reading ------------------------------------------------------------------------------------------------------
-
-    def _refusal(self, request: OrderRequest) -> str | None:
-        refusal = self.capabilities.refusal(
-            request.client_order_id, request.side, request.quantity, request.order_type, request.time_in_force
-        )
-        if refusal is not None:
-            return refusal
-        if (request.limit_price is not None) != (request.order_type == "limit"):
-            return f"a limit price goes with limit orders and with no other, not with {request.order_type}"
-        return None
-
-    def _out_of_time(self, request: OrderRequest) -> str | None:
-        """Why it cannot be sent now, although it could at another time."""
-        earliest, latest = self.capabilities.order_window(request.time_in_force, self._calendar, request.trade_session)
-        now = self._now()
-        if earliest <= now < latest:
-            return None
-        return (
-            f"{request.time_in_force} orders for {request.trade_session} are taken from {earliest:%Y-%m-%d %H:%M} to "
-            f"{latest:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M:%S}"
-        )
 
     def _ask_for(self, client_order_id: str, urgent: bool = False) -> Lookup:
         asked = {"client_order_id": client_order_id}
@@ -276,18 +215,6 @@ class AlpacaBroker:
         if order.broker_order_id:
             self._client_ids[order.broker_order_id] = request.client_order_id
         return order
-
-    def _refused(self, body: Mapping[str, Any], request: OrderRequest) -> Submission:
-        """A refusal; whatever it says, the order is not at the broker only if the broker does not have it by its id."""
-        message = self._wire.masked(body.get("message"))
-        found = self.find(request.client_order_id)
-        if isinstance(found, BrokerOrder):
-            return order_under_id(found, request)
-        if isinstance(found, Unknown):
-            return Unknown(f"Alpaca refused the order ({message}) and does not say whether it has it")
-        if "unique" in message.lower():
-            return Unknown(f"Alpaca refused the order as a second one ({message}) and does not show the first")
-        return Rejected(message, str(body.get("code") or ""))
 
     def _known(self, answer: Answer, client_order_id: str) -> Lookup:
         body = answer.body
@@ -372,28 +299,13 @@ class AlpacaBroker:
         body: dict[str, Any] = self._readable(answer, path, dict)
         return answers.read_borrow(body)
 
-    def _mapping(self, path: str) -> dict[str, Any]:
-        body: dict[str, Any] = self._readable(self._wire.ask(path), path, dict)
-        return body
-
-    def _listing(self, path: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        body: list[dict[str, Any]] = self._readable(self._wire.ask(path, params), path, list)
-        if not all(isinstance(entry, dict) for entry in body):
-            raise BrokerUnavailable(f"Alpaca's answer from {path} is no list of objects; ask again later")
-        return body
-
     def _readable(self, answer: Answer, path: str, kind: type) -> Any:
         if answer.status == 401:
             raise BrokerUnavailable(
                 f"Alpaca refuses the keys of account {self.account_id!r}; set {KEY_ID} and {SECRET_KEY} to those of "
                 f"{self.base_url}"
             )
-        if not answer.succeeded:
-            said = answer.body.get("message") if isinstance(answer.body, dict) else None
-            raise BrokerUnavailable(f"Alpaca answered {path} with status {answer.status}: {self._wire.masked(said)}")
-        if not isinstance(answer.body, kind):
-            raise BrokerUnavailable(f"Alpaca's answer from {path} cannot be read; ask again later")
-        return answer.body
+        return super()._readable(answer, path, kind)
 
 
 def _is_order(body: object, client_order_id: str) -> bool:

@@ -11,13 +11,11 @@ it by the client id that it carries (`cOID`, which comes back as `order_ref`). H
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote as quoted
 
-from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.trading.brokers import (
     Absent,
     AccountStatus,
@@ -34,12 +32,11 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Submission,
     Unknown,
-    not_sent,
-    order_under_id,
 )
 from stockpicker_dagster.trading.brokers.capabilities import CutOff
 from stockpicker_dagster.trading.brokers.interactive_brokers import answers
 from stockpicker_dagster.trading.brokers.interactive_brokers.answers import to_interactive_brokers
+from stockpicker_dagster.trading.brokers.online import OnlineBroker, added_up
 from stockpicker_dagster.trading.brokers.wire import Answer, NoAnswer, NotSent, Pace, Patience, Wire
 
 GATEWAY = "https://localhost:5000/v1/api"
@@ -57,7 +54,7 @@ _EXCHANGES = frozenset({"NYSE", "NASDAQ", "AMEX", "ARCA", "BATS", "ISLAND", "IEX
 _TYPES = {"market": "MKT", "limit": "LMT"}
 
 
-class InteractiveBrokers:
+class InteractiveBrokers(OnlineBroker):
     """One account at Interactive Brokers; see `Broker`. `number` is its id there, such as DU1234567.
 
     `mode` has to fit what the gateway says of itself: a paper account behind a live session, or the other way round, is
@@ -66,6 +63,7 @@ class InteractiveBrokers:
     """
 
     name = "interactive_brokers"
+    title = "Interactive Brokers"
     capabilities = Capabilities(
         shorts=True,
         orders=frozenset((kind, tif) for kind in ("market", "limit") for tif in ("day", "opg", "ioc")),
@@ -92,28 +90,22 @@ class InteractiveBrokers:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         answered_yes: frozenset[str] = ANSWERED_YES,
     ) -> None:
-        self.account_id = account_id
-        self.base_url = base_url.rstrip("/")
-        self._mode = mode
-        self._number = number
-        self._now = now
-        self._spacing = spacing
-        self._wait = wait
-        self._answered_yes = answered_yes
-        self._calendar = trading_calendar("XNYS")
         pace = Pace(self.capabilities.requests_per_minute, reserve=60)
         # The gateway answers 403 without a name of the client.
         headers = {"User-Agent": "stockpicker"}
-        self._wire = Wire(base_url, headers, patience=patience, pace=pace, wait=wait, now=now, verify=verify)
+        wire = Wire(base_url, headers, patience=patience, pace=pace, wait=wait, now=now, verify=verify)
+        super().__init__(account_id, base_url, wire, now)
+        self._mode = mode
+        self._number = number
+        self._spacing = spacing
+        self._wait = wait
+        self._answered_yes = answered_yes
         self._contracts: dict[str, int] = {}
         self._signed_in_at = float("-inf")
         self._seen: dict[str, tuple[float, Any]] = {}
         """The last list of orders and of executions, and when it was asked for."""
         self._changed_at = float("-inf")
         """When something was last sent: what was read before says nothing about it."""
-
-    def __repr__(self) -> str:
-        return f"InteractiveBrokers({self.account_id!r}, {self.base_url!r})"
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
@@ -141,25 +133,19 @@ class InteractiveBrokers:
             blocked=f"the account is {status!r} at Interactive Brokers" if status else None,
         )
 
-    def cash(self) -> Decimal:
-        """See `Broker.cash`."""
-        return self.account().cash
-
     def positions(self) -> dict[str, Decimal]:
         """See `Broker.positions`; asked for afresh, for the gateway keeps old ones."""
         self._signed_in()
         # The portfolio is only answered for after the list of its accounts was asked for.
         self._listing("/portfolio/accounts")
         self._wire.ask(f"/portfolio/{self._quoted}/positions/invalidate", method="POST")
-        held: dict[str, Decimal] = {}
+        found: list[tuple[str, Decimal]] = []
         page = 0
         while True:
             bodies = self._listing(f"/portfolio/{self._quoted}/positions/{page}", {"waitForSecDef": "true"})
-            for body in bodies:
-                symbol, quantity = answers.read_position(body)
-                held[symbol] = held.get(symbol, ZERO) + quantity
+            found.extend(answers.read_position(body) for body in bodies)
             if len(bodies) < _POSITIONS_PAGE:
-                return {symbol: quantity for symbol, quantity in sorted(held.items()) if quantity}
+                return added_up(found)
             page += 1
 
     def open_orders(self) -> Sequence[BrokerOrder]:
@@ -219,66 +205,15 @@ class InteractiveBrokers:
 
     # -- what changes something ---------------------------------------------------------------------------------------
 
-    def submit(self, request: OrderRequest) -> Submission:
-        """See `Broker.submit`. A warning that is not on the list is declined, which refuses the order."""
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return Rejected(refusal)
-        if (why := self._out_of_time(request)) is not None:
-            return not_sent(request, why)
-        try:
-            self._signed_in()
-            ticket = self._ticket(request)
-        except BrokerUnavailable as error:
-            return not_sent(request, str(error))
-        path = f"/iserver/account/{self._quoted}/orders"
-        try:
-            answer = self._wire.send("POST", path, {"orders": [ticket]}, not_after=request.not_after)
-        except NotSent as error:
-            return not_sent(request, str(error))
-        except NoAnswer as error:
-            return Unknown(f"{error}; the order may be at the broker")
-        finally:
-            self._changed_at = time.monotonic()
-        return self._outcome(answer, request)
+    def _prepared(self, request: OrderRequest) -> tuple[str, dict[str, Any]]:
+        self._signed_in()
+        return f"/iserver/account/{self._quoted}/orders", {"orders": [self._ticket(request)]}
 
-    def cancel(self, client_order_id: str, reason: str) -> Lookup:
-        """See `Broker.cancel`."""
-        found = self.find(client_order_id)
-        if not isinstance(found, BrokerOrder) or found.ended:
-            return found
-        path = f"/iserver/account/{self._quoted}/order/{quoted(found.broker_order_id, safe='')}"
-        # What the order is afterwards says whether this was heard.
-        with suppress(NotSent, NoAnswer):
-            self._wire.send("DELETE", path, urgent=True)
+    def _path_of(self, order: BrokerOrder) -> str:
+        return f"/iserver/account/{self._quoted}/order/{quoted(order.broker_order_id, safe='')}"
+
+    def _has_sent(self) -> None:
         self._changed_at = time.monotonic()
-        after = self.find(client_order_id)
-        if isinstance(after, BrokerOrder) and after.status == "cancelled":
-            return BrokerOrder(**{**vars(after), "reason": reason})
-        return after
-
-    # -- submitting ---------------------------------------------------------------------------------------------------
-
-    def _refusal(self, request: OrderRequest) -> str | None:
-        refusal = self.capabilities.refusal(
-            request.client_order_id, request.side, request.quantity, request.order_type, request.time_in_force
-        )
-        if refusal is not None:
-            return refusal
-        if (request.limit_price is not None) != (request.order_type == "limit"):
-            return f"a limit price goes with limit orders and with no other, not with {request.order_type}"
-        return None
-
-    def _out_of_time(self, request: OrderRequest) -> str | None:
-        """Why it cannot be sent now, although it could at another time."""
-        earliest, latest = self.capabilities.order_window(request.time_in_force, self._calendar, request.trade_session)
-        now = self._now()
-        if not earliest <= now < latest:
-            return (
-                f"{request.time_in_force} orders for {request.trade_session} are taken from {earliest:%Y-%m-%d %H:%M} "
-                f"to {latest:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M:%S}"
-            )
-        return None
 
     def _ticket(self, request: OrderRequest) -> dict[str, Any]:
         ticket: dict[str, Any] = {
@@ -297,10 +232,13 @@ class InteractiveBrokers:
         return ticket
 
     def _outcome(self, answer: Answer, request: OrderRequest) -> Submission:
-        """What became of a submission, its warnings answered one after another."""
+        """What became of a submission, its warnings answered one after another.
+
+        A warning that is not on the list is declined, which refuses the order.
+        """
         for _ in range(_QUESTIONS):
             if answer.status == 429:
-                return not_sent(request, "Interactive Brokers took no more requests for as long as we waited")
+                return self._too_many_requests(request)
             body = answer.body
             entry = body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict) else None
             if answer.succeeded and entry is not None and entry.get("order_id"):
@@ -347,7 +285,7 @@ class InteractiveBrokers:
         try:
             return self._wire.send("POST", path, {"confirmed": confirmed}, not_after=not_after)
         finally:
-            self._changed_at = time.monotonic()
+            self._has_sent()
 
     def _refused(self, answer: Answer, request: OrderRequest) -> Submission:
         """An answer that is neither an order nor a question; the order is not there only if it is not found there."""
@@ -356,13 +294,8 @@ class InteractiveBrokers:
         message = self._wire.masked(said)
         if said is None or answer.status >= 500 or "timeout" in message.lower().replace(" ", ""):
             return Unknown(f"Interactive Brokers answered with status {answer.status} ({message})")
-        found = self.find(request.client_order_id)
-        if isinstance(found, BrokerOrder):
-            return order_under_id(found, request)
-        if isinstance(found, Unknown) or "already registered" in message.lower():
-            return Unknown(f"Interactive Brokers refused the order ({message}) and does not show whether it has it")
         code = str(body.get("messageId") or answer.status)
-        return Rejected(message, code)
+        return self._resolved(request, message, code, "already registered" in message.lower())
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -478,24 +411,6 @@ class InteractiveBrokers:
             if number is not None and int(number) in contracts:
                 shown[contracts[int(number)]] = body
         return shown
-
-    def _mapping(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        body: dict[str, Any] = self._readable(self._wire.ask(path, params), path, dict)
-        return body
-
-    def _listing(self, path: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        body: list[dict[str, Any]] = self._readable(self._wire.ask(path, params), path, list)
-        if not all(isinstance(entry, dict) for entry in body):
-            raise BrokerUnavailable(f"the answer from {path} is no list of objects; ask again later")
-        return body
-
-    def _readable(self, answer: Answer, path: str, kind: type) -> Any:
-        if not answer.succeeded or not isinstance(answer.body, kind):
-            said = answer.body.get("error") if isinstance(answer.body, dict) else None
-            raise BrokerUnavailable(
-                f"Interactive Brokers answered {path} with status {answer.status}: {self._wire.masked(said)}"
-            )
-        return answer.body
 
 
 def _with_fills(order: BrokerOrder, filled: Decimal) -> BrokerOrder:
