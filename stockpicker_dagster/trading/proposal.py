@@ -400,6 +400,8 @@ def _same_plan(connection: Connection, document: ProposalDocument) -> str | None
             )
         if state == "open" and row.expires_at == document.decidable_until > document.created_at:
             return str(row.id)
+        if row.id == document.id:
+            raise ProposalRefused(f"this very plan, made at the same instant, is {state} as {row.id}; make it again")
     return None
 
 
