@@ -284,6 +284,16 @@ def test_one_order_over_its_own_limit_is_left_out(trading_desk: Any) -> None:
     assert {by_symbol[symbol].status for symbol in ("AAA", "CCC", "DDD")} == {"filled"}
 
 
+def test_what_exceeds_the_orders_of_a_minute_goes_with_a_later_pass(trading_desk: Any) -> None:
+    outcome = trading_desk.propose({"AAA": 0.5, "BBB": -0.5}, PRICES, limits={"orders_per_minute": 1})
+    trading_desk.approve(outcome.id)
+    first = trading_desk.execute(outcome.id)
+    assert (first.status, "orders within a minute" in first.message) == ("working", True)
+    assert [order.status for order in first.orders] == ["filled", "unsent"]
+    later = trading_desk.execute(outcome.id, now=trading_desk.now + timedelta(seconds=61))
+    assert (later.status, [order.status for order in later.orders]) == ("finished", ["filled", "filled"])
+
+
 def test_an_open_outside_the_collar_does_not_fill(trading_desk: Any) -> None:
     proposal = trading_desk.proposed(FIRST, PRICES)
     trading_desk.approve(proposal)

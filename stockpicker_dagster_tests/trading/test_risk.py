@@ -13,7 +13,9 @@ from stockpicker_dagster.trading.risk import (
     AccountState,
     Limits,
     LooserThanAccount,
+    Market,
     check,
+    check_burst,
     strictest,
     tightened,
 )
@@ -78,6 +80,57 @@ def test_a_book_beyond_its_limits_may_be_reduced_but_not_grown() -> None:
     assert check([order("AAA", "sell", 100, "reductions")], limits, large, PRICES, 1) == []
     grown = {breach.limit for breach in check([order("AAA", "buy", 100)], limits, large, PRICES, 1)}
     assert grown == {"position", "gross", "net", "buying_power"}
+
+
+HELD = AccountState(Decimal(5_000), {"AAA": Decimal(500)})
+SALE = order("AAA", "sell", 500, "reductions")
+
+
+def limits_broken(orders: list[PlannedOrder], market: Market, state: AccountState = CASH, **limits: str) -> list[str]:
+    return [b.limit for b in check(orders, tightened(WIDE, limits), state, PRICES, 1, market)]
+
+
+def test_an_opening_takes_no_more_of_a_day_s_volume_than_is_allowed_and_a_closing_may() -> None:
+    market = Market(volumes={"AAA": Decimal(5_000), "BBB": Decimal(1_999)})
+    assert limits_broken(BASKET, market, volume_share="0.1") == ["volume_share"]
+    [breach] = check(BASKET, tightened(WIDE, {"volume_share": "0.1"}), CASH, PRICES, 1, market)
+    assert (breach.subject, breach.phase) == ("BBB", "openings")
+    assert "0.1001" in breach.message
+    assert limits_broken([SALE], Market(volumes={"AAA": Decimal(1)}), HELD) == []
+    assert limits_broken(BASKET[:1], Market(volumes={"AAA": Decimal(0)})) == ["volume_share"]
+
+
+@pytest.mark.parametrize(("borrow", "stopped"), [("easy", 0), ("unknown", 0), ("hard", 1), ("none", 1)])
+def test_what_is_not_easy_to_borrow_is_not_sold_short(borrow: str, stopped: int) -> None:
+    market = Market(borrow={"AAA": borrow, "BBB": borrow})
+    assert limits_broken(BASKET, market) == ["borrow"] * stopped
+    cover = order("BBB", "cover", 100, "reductions")
+    assert limits_broken([cover], market, AccountState(Decimal(10_000), {"BBB": Decimal(-100)})) == []
+
+
+def test_after_a_day_s_loss_nothing_is_opened_any_more_and_everything_may_be_closed() -> None:
+    # Equity is 10,000; what it was in the morning says what was lost.
+    just_enough, too_much = Market(start_equity=Decimal(10_500)), Market(start_equity=Decimal("10526.32"))
+    assert limits_broken(BASKET, just_enough, daily_loss="0.05") == []
+    assert limits_broken(BASKET, too_much, daily_loss="0.05") == ["daily_loss", "daily_loss"]
+    assert limits_broken([SALE], too_much, HELD, daily_loss="0.05") == []
+    assert limits_broken(BASKET, Market(), daily_loss="0.0") == []
+
+
+def test_the_broker_s_own_buying_power_is_enough_for_all_openings_or_nothing_is_sent() -> None:
+    # 5,000 for the long, 4,000 and a reserve of 3 % for the short.
+    assert limits_broken(BASKET, Market(buying_power=Decimal(9_120))) == []
+    assert limits_broken(BASKET, Market(buying_power=Decimal("9119.99"))) == ["buying_power"]
+    assert limits_broken([SALE], Market(buying_power=Decimal(0)), HELD) == []
+
+
+def test_what_runs_wild_is_stopped_by_the_orders_of_a_minute() -> None:
+    limits = tightened(WIDE, {"orders_per_minute": 3})
+    assert check_burst(2, limits) is None
+    breach = check_burst(3, limits)
+    assert breach is not None
+    assert breach.limit == "orders_per_minute"
+    assert "4.0000" in breach.message
 
 
 def test_nothing_is_traded_on_an_account_without_equity() -> None:
