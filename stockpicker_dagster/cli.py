@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from stockpicker_dagster.commands.accounts import account
+from stockpicker_dagster.commands.audit import audit, shortfall
 from stockpicker_dagster.commands.brokers import broker
 from stockpicker_dagster.commands.notices import notices
 from stockpicker_dagster.commands.people import AS, decider, user
@@ -64,12 +65,14 @@ def main() -> None:
 
 
 main.add_command(account)
+main.add_command(audit)
 main.add_command(broker)
 main.add_command(notices)
 main.add_command(reap)
 main.add_command(reconcile)
 main.add_command(flatten)
 main.add_command(trader)
+main.add_command(shortfall)
 main.add_command(user)
 
 

@@ -74,9 +74,12 @@ class Executed:
 
 
 def propose_rebalance(
-    deployment: Deployment, strategy: str, form: StrategyForm, session: date, plan: pl.DataFrame
+    deployment: Deployment, strategy: str, form: StrategyForm, session: date, plan: pl.DataFrame, run: str = ""
 ) -> Proposed:
-    """Proposes the plan of `session`, if that is the venue's current session and one on which the strategy decides."""
+    """Proposes the plan of `session`, if that is the venue's current session and one on which the strategy decides.
+
+    `run` is the id of the Dagster run that made the plan, kept in the proposal; empty where there is none.
+    """
     targets = plan.filter(pl.col("date") == session)
     if session < form.first_served:
         return Proposed(None, f"no proposal: the first model of {strategy!r} serves from {form.first_served}")
@@ -108,6 +111,7 @@ def propose_rebalance(
         data_version=model["data_version"],
         limits=form.trading.limits.model_dump(exclude_none=True),
         now=deployment.now(),
+        run=run,
         tickers=identities_in_force(lake, form.prices.key).renamed(venue.trade_session(session)),
     )
     return Proposed(outcome.id, outcome.reason if outcome.id else f"no proposal: {outcome.reason}")

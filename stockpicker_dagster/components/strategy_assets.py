@@ -527,7 +527,7 @@ def _rebalance_orders(strategy: _Strategy) -> dg.AssetsDefinition:
     def rebalance_orders(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
         days = sessions_of(context)
         plan = make_plans(strategy.name, form, deployment.lake, days)
-        outcome = propose_rebalance(deployment, strategy.name, form, days[-1], plan)
+        outcome = propose_rebalance(deployment, strategy.name, form, days[-1], plan, context.run.run_id)
         context.log.info(outcome.sentence)
         describe_last(
             context,

@@ -80,6 +80,7 @@ def propose(
     now: datetime,
     tickers: Mapping[str, str | None] | None = None,
     connect: Connect = connect,
+    run: str = "",
 ) -> ProposalOutcome:
     """Turns the account-free plan of `session` into a registered proposal, or says why there is none.
 
@@ -125,6 +126,7 @@ def propose(
             code_version=code_version,
             created_at=now,
             expires_at=closes if times is None else times.expires_at,
+            run=run,
             decide_by=None if times is None else times.decide_by,
             auction_openings=times is None,
             auction_reductions=times is None or times.reductions == "opg",

@@ -13,13 +13,16 @@ from dagster._core.test_utils import freeze_time
 from sqlalchemy import select
 
 from stockpicker_dagster import runs
+from stockpicker_dagster.components.origins import day_prices, origin
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.home import prepare_home
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.approval import decide
+from stockpicker_dagster.trading.audit import why_held
 from stockpicker_dagster.trading.desk import reconcile_account
 from stockpicker_dagster.trading.proposal import StoredProposal, load, open_proposals
+from stockpicker_dagster.trading.shortfall import shortfall
 from stockpicker_dagster_tests.system.pipelines import CALENDAR, END, QUIET, START, TEST, Pipeline, stored_files
 
 pytestmark = pytest.mark.xdist_group("pipelines")
@@ -100,6 +103,60 @@ def test_running_history_again_proposes_nothing(desk: Desk) -> None:
     before = desk.rows("proposals")
     desk.pipeline.serve(TEST[0], date(2023, 1, 20))
     assert desk.rows("proposals") == before
+
+
+def test_what_is_held_leads_back_to_prediction_model_and_the_runs_that_made_them(
+    desk: Desk, simulated_run: Pipeline
+) -> None:
+    proposal = desk.decide("approve")
+    desk.execute()
+    symbol = next(iter(desk.positions()))
+    held = why_held(desk.deployment.database, ACCOUNT, symbol)
+    [found] = held.proposals
+    assert held.adds_up
+    assert (found.id, found.strategy, found.session) == (proposal.id, "invented", END)
+    form, lake = desk.pipeline.form, desk.pipeline.lake
+    # The copy has executed; whatever came before was run where it was copied from.
+    ran = simulated_run.instance
+    behind = origin(lake, ran, found.strategy, form, found.session, symbol, found.model_id)
+    made = {each.asset: each for each in behind.made_by}
+    assert found.run == made["invented/rebalance_orders"].run
+    for each in behind.made_by:
+        if each.asset == "invented/executions":
+            assert each.run is None
+        else:
+            assert each.run is not None, each
+            assert ran.get_run_by_id(each.run) is not None
+    executed = origin(lake, desk.pipeline.instance, found.strategy, form, found.session, symbol, found.model_id)
+    assert {each.asset for each in executed.made_by if each.run} == {"invented/executions"}
+    predicted = lake.read("invented/predictions", [END]).filter(pl.col("symbol") == symbol).row(0, named=True)
+    assert (behind.score, behind.rank) == (predicted["score"], predicted["rank"])
+    assert [name for name, _ in behind.contributions] == [each["feature"] for each in predicted["contributions"]]
+    assert behind.model is not None
+    assert behind.model.same
+    assert behind.model.data_version == found.data_version
+    assert (made["invented/rebalance_orders"].partition, made["invented/executions"].partition) == (str(END), str(END))
+    assert date.fromisoformat(behind.model.last_known) < END
+
+
+def test_the_shortfall_is_known_once_the_session_traded_in_is_stored(desk: Desk) -> None:
+    proposal = desk.decide("approve")
+    desk.execute()
+    document = load(desk.deployment.database, proposal.id).document
+    names = [order.symbol for order in document.orders]
+    assert day_prices(desk.pipeline.lake, desk.pipeline.form, document.trade_session, names) is None
+    desk.next_session(document.trade_session)
+    prices = day_prices(desk.pipeline.lake, desk.pipeline.form, document.trade_session, names)
+    assert prices is not None
+    measured = shortfall(desk.deployment.database, proposal.id, prices)
+    filled = [order for order in measured.orders if order.filled == order.quantity]
+    assert len(filled) > 10
+    for order in filled:
+        # On paper a trade pays half a spread of 5 bps against the open, which is what trading costs here.
+        assert order.arrival is not None
+        assert order.trading is not None
+        assert abs(order.trading / (order.filled * order.arrival) - Decimal("0.00025")) < Decimal("1e-7")
+        assert order.opportunity == 0
 
 
 def test_an_approved_proposal_fills_exactly_at_the_withheld_open(desk: Desk) -> None:
