@@ -17,17 +17,17 @@ def reap(hours: float, plan: bool) -> None:
 
     Dagster does it every half hour by itself. What is younger than two hours may belong to a scoring that runs.
     """
-    from stockpicker_dagster.training.platforms import platform_of_deployment, reaper
+    from stockpicker_dagster.training.platforms import platforms_of_deployment, reaper
 
     prepare_home()
-    place, now, old = platform_of_deployment(), datetime.now(UTC), timedelta(hours=hours)
-    if plan:
-        for left in reaper.left_over(place, now, old):
-            click.echo(f"would delete {left}")
-        return
-    failed = 0
-    for left, gone in reaper.reap(place, now, old):
-        click.echo(f"{'deleted' if gone else 'not yet deleted'}: {left}")
-        failed += not gone
+    now, old, failed = datetime.now(UTC), timedelta(hours=hours), 0
+    for place in platforms_of_deployment():
+        if plan:
+            for left in reaper.left_over(place, now, old):
+                click.echo(f"would delete {left}")
+            continue
+        for left, gone in reaper.reap(place, now, old):
+            click.echo(f"{'deleted' if gone else 'not yet deleted'}: {left}")
+            failed += not gone
     if failed:
         raise click.ClickException(f"{failed} could not be deleted yet; run it again in a while")

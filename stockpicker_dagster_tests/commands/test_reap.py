@@ -6,13 +6,13 @@ import pytest
 from click.testing import CliRunner
 
 from stockpicker_dagster.cli import main
-from stockpicker_dagster.training.platforms import platform_of_deployment
+from stockpicker_dagster.training.platforms import platforms_of_deployment
 from stockpicker_dagster.training.platforms.scoring_requests import PURPOSE
 
 
 def test_what_is_left_is_named_and_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path))
-    place = platform_of_deployment()
+    [place] = platforms_of_deployment()
     tags = [{"Key": key, "Value": value} for key, value in {**place.marks, **PURPOSE}.items()]
     container = {"Image": place.image, "ModelDataUrl": f"{place.output}/model.tar.gz"}
     place.client.create_model(ModelName="left", PrimaryContainer=container, Tags=tags)

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from stockpicker_dagster.errors import StockPickerError
-from stockpicker_dagster.training.platforms import PlatformFailure, platform_of_deployment
+from stockpicker_dagster.training.platforms import PlatformFailure, platforms_of_deployment
 from stockpicker_dagster.training.platforms.reaper import left_over, reap
 
 
 @dg.op(description="Deletes endpoints, configurations and models that scorings left, and stops their jobs.")
 def delete_what_is_left(context: dg.OpExecutionContext) -> None:
-    reaped = reap(platform_of_deployment(), datetime.now(UTC))
+    reaped = [each for place in platforms_of_deployment() for each in reap(place, datetime.now(UTC))]
     for left, gone in reaped:
         context.log.info("%s: %s", "deleted" if gone else "not yet deleted", left)
     context.add_output_metadata({"deleted": [str(left) for left, gone in reaped if gone]})
@@ -35,7 +35,7 @@ def delete_left_deployments() -> None:
 )
 def reaper(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     try:
-        found = left_over(platform_of_deployment(), datetime.now(UTC))
+        found = [left for place in platforms_of_deployment() for left in left_over(place, datetime.now(UTC))]
     except StockPickerError as error:
         # Said on every tick until it is put right, and never at the cost of the other schedules.
         return dg.SkipReason(f"it could not be seen what is left: {error}")

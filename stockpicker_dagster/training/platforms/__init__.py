@@ -153,6 +153,6 @@ def platform(name: str, **settings: Any) -> Platform:
     return cast(Platform, getattr(import_module(module), attribute)(**settings))
 
 
-def platform_of_deployment() -> Platform:
-    """The platform that belongs to the deployment: SageMaker on `aws`, else this machine."""
-    return platform("sagemaker" if on_aws() else "local")
+def platforms_of_deployment() -> list[Platform]:
+    """Every platform that strategies of this deployment can name: this machine, and on `aws` SageMaker before it."""
+    return [*([platform("sagemaker")] if on_aws() else []), platform("local")]

@@ -8,7 +8,7 @@ import pytest
 
 from stockpicker_dagster.defs.reaper import definitions as reaper
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.training.platforms import platform_of_deployment
+from stockpicker_dagster.training.platforms import platforms_of_deployment
 from stockpicker_dagster.training.platforms.scoring_requests import PURPOSE
 
 
@@ -29,7 +29,7 @@ def test_it_runs_only_when_something_old_is_left_and_deletes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path))
-    place = platform_of_deployment()
+    [place] = platforms_of_deployment()
     tags = [{"Key": key, "Value": value} for key, value in {**place.marks, **PURPOSE}.items()]
     for name, own in (("left", tags), ("theirs", [])):
         container = {"Image": place.image, "ModelDataUrl": f"{place.output}/model.tar.gz"}
@@ -47,7 +47,7 @@ def test_an_account_that_cannot_be_reached_is_a_reason_and_no_error(monkeypatch:
     def unreachable() -> None:
         raise InvalidInput("no AWS region is named")
 
-    monkeypatch.setattr(reaper, "platform_of_deployment", unreachable)
+    monkeypatch.setattr(reaper, "platforms_of_deployment", unreachable)
     assert _tick().skip_message == "it could not be seen what is left: no AWS region is named"  # type: ignore[union-attr]
     [schedule] = reaper.definitions().schedules or []
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING  # type: ignore[union-attr]
