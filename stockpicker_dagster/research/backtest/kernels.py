@@ -12,7 +12,7 @@ Every sum runs in a fixed order (no `fastmath`, no BLAS): over the stocks in the
 for itself. So neither a symbol that lists later nor the number of books computed beside it moves a single bit.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numba
 import numpy as np
@@ -52,6 +52,14 @@ _NO_WEIGHT: Final = 1e-9
 """What is left of a weight, as a part of it, that counts as nothing."""
 _NEWTON_STEPS: Final = 50
 """More than any book was seen to need; each is one regression."""
+_INNER: Final[dict[str, Any]] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "cache": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+"""How functions are compiled that only others here call: a way in from Python would take a fifth of the time."""
 _WHOLE: Final = 1e-9
 """0.29 of 100 names are 29 names, although 0.29 * 100 is a little less in binary."""
 
@@ -296,14 +304,14 @@ def leg_sizes(scored: int, legs: Legs) -> tuple[int, int]:
     return shrunk_longs, shrunk_shorts
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _wanted(scored: int, names: int, fraction: float) -> int:
     if fraction > 0.0:
         return min(scored, max(1, int(np.floor(fraction * scored + _WHOLE))))
     return names
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _select(
     ranked: Places, scored: int, names: int, band: int, side: int, sides: Sides, columns: Places, places: Columns
 ) -> None:
@@ -329,7 +337,7 @@ def _select(
         step += 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _share_out(
     t: int,
     legs: Legs,
@@ -363,7 +371,7 @@ def _share_out(
         weights[:names] = 1.0 / names
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _inverse_volatility(volatility: Floats, names: int, columns: Places, weights: Floats) -> None:
     """A name without a known volatility counts as the most volatile one that is known."""
     smallest = np.inf
@@ -376,7 +384,7 @@ def _inverse_volatility(volatility: Floats, names: int, columns: Places, weights
             weights[slot] = smallest if np.isfinite(smallest) else 0.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _scale(weights: Floats, names: int, gross: float, side: float, cap: float) -> None:
     """Give a leg that sums to 1 its gross weight and its sign, no name more than `cap`.
 
@@ -388,7 +396,7 @@ def _scale(weights: Floats, names: int, gross: float, side: float, cap: float) -
         _cap(weights, names, cap)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _cap(weights: Floats, names: int, cap: float) -> None:
     for _ in range(names):
         excess, free = 0.0, 0.0
@@ -406,7 +414,7 @@ def _cap(weights: Floats, names: int, cap: float) -> None:
                 weights[slot] += excess * weights[slot] / free
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _leg_beta(beta: Floats, names: int, columns: Places, weights: Floats) -> float:
     """An unknown beta counts as 1, that of the market."""
     total = 0.0
@@ -416,7 +424,7 @@ def _leg_beta(beta: Floats, names: int, columns: Places, weights: Floats) -> flo
     return total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _finish_legs(
     t: int,
     legs: Legs,
@@ -453,7 +461,7 @@ def _finish_legs(
     return both
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _balance(t: int, legs: Legs, traits: Traits, names: int, columns: Places, weights: Floats) -> int:
     """Change signed weights so that nothing is left of any exposure, and scale them to their gross; return how many.
 
@@ -500,7 +508,7 @@ def _balance(t: int, legs: Legs, traits: Traits, names: int, columns: Places, we
     return kept
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _left(t: int, traits: Traits, names: int, columns: Places, weights: Floats, slopes: Floats, left: Floats) -> float:
     """What is left of each weight under these slopes, into `left`; return the sum of its squares, each by its size."""
     loss = 0.0
@@ -510,7 +518,7 @@ def _left(t: int, traits: Traits, names: int, columns: Places, weights: Floats, 
     return loss
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _newton_aim(
     t: int, traits: Traits, names: int, columns: Places, weights: Floats, left: Floats, aim: Floats
 ) -> None:
@@ -534,7 +542,7 @@ def _newton_aim(
     _solve(matrix, aim)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _keep_two_sided(t: int, traits: Traits, names: int, columns: Places, weights: Floats) -> int:
     """Leave out names without a weight and those of a sector with one side alone, which nothing could balance; return
     how many are left.
@@ -551,13 +559,13 @@ def _keep_two_sided(t: int, traits: Traits, names: int, columns: Places, weights
     return kept
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _group(t: int, traits: Traits, column: int) -> int:
     """The sector of a stock; 0 where the rules know of none."""
     return traits.sector[t, column] if traits.sectors > 0 else 0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _explained(t: int, traits: Traits, slopes: Floats, column: int) -> float:
     """What sector (or constant) and exposures of a stock come to, each times its slope."""
     groups = max(traits.sectors, 1)
@@ -567,7 +575,7 @@ def _explained(t: int, traits: Traits, slopes: Floats, column: int) -> float:
     return total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _solve(matrix: Floats, values: Floats) -> None:
     """Solve a symmetric system in place, given by its lower half (Cholesky); what nothing is known of becomes 0."""
     count = len(values)
@@ -683,7 +691,7 @@ def grow_permutation(image: Places, known: int, now: int, key: np.uint64, rankin
 # ---- one book, one decision -----------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _decide(
     t: int,
     mode: int,
@@ -722,14 +730,14 @@ def _decide(
     )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _ends_suffice(t: int, mode: int, ranking: Ranking, legs: Legs) -> bool:
     """Whether the two ends of a permuted ranking are all that the target depends on."""
     plain = legs.hold_band == 1.0 and (legs.weighting == EQUAL or legs.weighting == BY_VOLATILITY)
     return mode == PERMUTED and plain and legs.neutral != SECTOR
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _ends(t: int, ranking: Ranking, legs: Legs, image: Places, columns: Places) -> tuple[int, int, int]:
     """Walk a permuted ranking from its two ends inwards until both legs are full.
 
@@ -765,7 +773,7 @@ def _ends(t: int, ranking: Ranking, legs: Legs, image: Places, columns: Places) 
     return (chosen, longs, shorts) if chosen == longs + shorts else (-1, 0, 0)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _decide_group(
     t: int,
     mode: int,
@@ -798,7 +806,7 @@ def _decide_group(
     return _finish_legs(t, legs, traits, scores, scored, longs, shorts, part, columns, places, weights)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _decide_by_sector(
     t: int,
     mode: int,
@@ -848,7 +856,7 @@ def _decide_by_sector(
     return chosen
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _draw_names(
     t: int, ranking: Ranking, key: np.uint64, names: Places, scored: int, wanted: int, counter: int
 ) -> None:
@@ -859,7 +867,7 @@ def _draw_names(
         names[place], names[drawn] = names[drawn], names[place]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _renew(
     t: int,
     mode: int,
@@ -887,7 +895,7 @@ def _renew(
         scratch.sides[column] = 0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _goal(
     t: int, decisions: int, legs: Legs, traits: Traits, scratch: Scratch, books: Books, b: int
 ) -> tuple[int, Places, Floats]:
@@ -919,7 +927,7 @@ def _goal(
     return count, scratch.goal_columns, scratch.goal_weights
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _deviation(t: int, traits: Traits, count: int, columns: Places, weights: Floats) -> float:
     """The standard deviation (ddof 1) that these weights would have had over the last sessions up to t; 0 where there
     are fewer than half of them.
@@ -944,7 +952,7 @@ def _deviation(t: int, traits: Traits, count: int, columns: Places, weights: Flo
 # ---- a block of books -----------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _make_block(permuted: bool, names: int, count: int, ranking: Ranking) -> Block:
     """A block without positions. Books that are not permuted share one image, that of every stock on itself."""
     images = count if permuted else 1
@@ -960,7 +968,7 @@ def _make_block(permuted: bool, names: int, count: int, ranking: Ranking) -> Blo
     return block
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _make_day(count: int) -> Day:
     return Day(
         np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count),
@@ -969,7 +977,7 @@ def _make_day(count: int) -> Day:
     )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _grow(block: Block, b: int, known: int, now: int, key: np.uint64, ranking: Ranking) -> None:
     """Extend the permutation of one book; what it holds and aims at stays in the same stocks, if in another row."""
     for newcomer in range(known, now):
@@ -986,7 +994,7 @@ def _grow(block: Block, b: int, known: int, now: int, key: np.uint64, ranking: R
         block.image[newcomer, b], block.row_of[b, stands_for] = stands_for, newcomer
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _load(block: Block, books: Books) -> None:
     """Lay out what the books hold in the rows of the block."""
     one = len(block.row_of) == 1
@@ -998,7 +1006,7 @@ def _load(block: Block, books: Books) -> None:
             block.held[row_of[column]] = True
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _store(block: Block, books: Books) -> None:
     """The reverse of `_load`."""
     one = block.image.shape[1] == 1
@@ -1014,7 +1022,7 @@ def _store(block: Block, books: Books) -> None:
         books.held[b] = held
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _read(values: Floats, row: int, block: Block, into: Floats) -> None:
     """What a session's `values` `(N,)` are for the stock that each book has in this row."""
     if block.image.shape[1] == 1:
@@ -1025,7 +1033,7 @@ def _read(values: Floats, row: int, block: Block, into: Floats) -> None:
         into[b] = values[image[b]]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _list_rows(flags: Flags, others: Flags, rows: Columns) -> int:
     """List the rows of either flag, ascending; return how many there are."""
     count = 0
@@ -1039,7 +1047,7 @@ def _list_rows(flags: Flags, others: Flags, rows: Columns) -> int:
 # ---- one block, one session -----------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _advance(
     t: int, tape: Tape, terms: Terms, books: Books, block: Block, trades: bool, scratch: Scratch, day: Day
 ) -> None:
@@ -1088,7 +1096,7 @@ def _advance(
     _mark(t, tape, terms, block, rows[:held], day)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _book_actions(t: int, tape: Tape, block: Block, rows: Columns, day: Day) -> None:
     """Split the shares; book the dividends, per share before the split: received on longs, owed on shorts."""
     for row in rows:
@@ -1101,7 +1109,7 @@ def _book_actions(t: int, tape: Tape, block: Block, rows: Columns, day: Day) -> 
             shares[b] *= day.price[b]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _trade(t: int, tape: Tape, block: Block, rows: Columns, day: Day) -> int:
     """Trade every name that can be to its weight of the equity at the fill; list the rows held after, and return how
     many there are. The target of a name that cannot be traded is dropped.
@@ -1135,7 +1143,7 @@ def _trade(t: int, tape: Tape, block: Block, rows: Columns, day: Day) -> int:
     return kept
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _add_impact(t: int, tape: Tape, row: int, block: Block, day: Day) -> None:
     """What trading this row, not yet traded at `day.price`, moves the price against the book."""
     one = block.image.shape[1] == 1
@@ -1147,7 +1155,7 @@ def _add_impact(t: int, tape: Tape, row: int, block: Block, day: Day) -> None:
             day.impact[b] += tape.impact[t, block.image[row, 0 if one else b]] * size * np.sqrt(size)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _close_delisted(t: int, tape: Tape, block: Block, rows: Columns, cash: Floats, day: Day) -> None:
     """Turn positions in names delisted on t into what their holders received."""
     one = block.image.shape[1] == 1
@@ -1161,7 +1169,7 @@ def _close_delisted(t: int, tape: Tape, block: Block, rows: Columns, cash: Float
                 block.shares[row, b] = 0.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _mark(t: int, tape: Tape, terms: Terms, block: Block, rows: Columns, day: Day) -> None:
     """The value of all positions and of the short ones at the close, and what borrowing these costs per year."""
     count = len(day.value)
@@ -1186,7 +1194,7 @@ def _mark(t: int, tape: Tape, terms: Terms, block: Block, rows: Columns, day: Da
             day.fee[b] = terms.borrow * -day.short_value[b]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _record(t: int, slot: int, terms: Terms, books: Books, block: Block, records: Records, day: Day) -> None:
     """Write down the session's returns and what the books are worth now; a book that is worth nothing is gone."""
     for b in range(len(books.cash)):
@@ -1207,7 +1215,7 @@ def _record(t: int, slot: int, terms: Terms, books: Books, block: Block, records
         books.equity[b], books.short_value[b], books.borrow_fee[b] = equity, -day.short_value[b], day.fee[b]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _keep(t: int, before: float, terms: Terms, books: Books, block: Block, ledger: Ledger, day: Day) -> None:
     """Write the ledger of the only book of a block, which was worth `before` at the close of t - 1."""
     ledger.equity[t] = books.equity[0]
@@ -1229,7 +1237,7 @@ def _keep(t: int, before: float, terms: Terms, books: Books, block: Block, ledge
 # ---- one block, one decision ----------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _aim(t: int, decisions: int, legs: Legs, traits: Traits, scratch: Scratch, books: Books, block: Block) -> None:
     """Lay out what every book trades to after so many decisions, the last of them after the close of t."""
     one = block.image.shape[1] == 1
@@ -1243,7 +1251,7 @@ def _aim(t: int, decisions: int, legs: Legs, traits: Traits, scratch: Scratch, b
                 block.aimed[row] = True
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _all_alike(t: int, mode: int, ranking: Ranking, legs: Legs) -> bool:
     """Whether all permuted books decide alike but for whom their rows stand for.
 
@@ -1254,7 +1262,7 @@ def _all_alike(t: int, mode: int, ranking: Ranking, legs: Legs) -> bool:
     return mode == PERMUTED and plain and ranking.scored[t] == ranking.appeared[t]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**_INNER)
 def _aim_alike(t: int, ranking: Ranking, traits: Traits, legs: Legs, scratch: Scratch, block: Block) -> None:
     """What `_renew` and `_aim` come to for books that decide alike, from one decision."""
     scored = ranking.scored[t]
