@@ -38,6 +38,7 @@ COMPOSE = (PROJECT_ROOT / "compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "stockpicker"}
 PASSWORDS = ("POSTGRES_PASSWORD", "DAGSTER_PASSWORD", "DESK_PASSWORD", "TRADER_PASSWORD")
+OTHERS = ("STOCKPICKER_UID", "STOCKPICKER_GID", "STOCKPICKER_TRADER_ACCOUNT")
 STATE = "/var/lib/stockpicker"
 PROGRAMS = Path(sys.executable).parent
 
@@ -111,12 +112,19 @@ def test_the_key_that_signs_and_each_role_of_the_database_are_where_they_belong(
         for name, service in OURS.items()
         if "STOCKPICKER_DATABASE_URL" in service["environment"]
     }
-    assert roles == {"prepare": "stockpicker", "code": "dagster", "console": "desk"}
+    assert roles == {"prepare": "stockpicker", "code": "dagster", "console": "desk", "trader": "trader"}
+    # What a trader holds, nobody else does: no shared folder, and credentials in a file of its own.
+    shared = {each.split(":")[0] for name, service in OURS.items() if name != "trader" for each in service["volumes"]}
+    assert {each.split(":")[0] for each in OURS["trader"]["volumes"]} & shared == set()
+    file = {"path": "trader.env", "required": False}
+    with_credentials = [name for name, service in SERVICES.items() if file in service.get("env_file", [])]
+    assert with_credentials == ["trader"]
+    assert SERVICES["trader"]["profiles"] == ["live"]
 
 
 def test_no_password_is_in_the_file_and_none_has_a_default() -> None:
     used = re.findall(r"\$\{(\w+)(:[-?])?[^}]*\}", COMPOSE)
-    assert {name for name, _ in used} == {*PASSWORDS, "STOCKPICKER_EXTRAS", "STOCKPICKER_UID", "STOCKPICKER_GID"}
+    assert {name for name, _ in used} == {*PASSWORDS, "STOCKPICKER_EXTRAS", *OTHERS}
     assert {how for name, how in used if name in PASSWORDS} == {":?"}
     assert re.findall(r"(?i)password: (?!\$\{)", COMPOSE) == []
     ignored = (PROJECT_ROOT / ".gitignore").read_text().split()
@@ -130,7 +138,7 @@ def test_what_is_mounted_is_there() -> None:
         for source, target, *_ in (each.split(":") for each in service.get("volumes", ())):
             assert source in declared or (PROJECT_ROOT / source).exists(), source
             assert target.startswith("/")
-    assert set(declared) == {"database", "state", "keys"}
+    assert set(declared) == {"database", "state", "keys", "trader"}
 
 
 @pytest.mark.parametrize("name", ["EcsRunLauncher", "K8sRunLauncher"])

@@ -109,7 +109,8 @@ def execution_policy(settings: AwsSettings) -> dict[str, Any]:
         # Those of the built-in algorithms, which AWS keeps in an account of its own for each region.
         *(f"arn:{world}:ecr:{where}:*:repository/{name}" for name in ("linear-learner", "sagemaker-xgboost")),
     ]
-    metrics = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/TrainingJobs"}}
+    namespaces = [f"/aws/sagemaker/{kind}Jobs" for kind in ("Training", "Transform", "Processing")]
+    metrics = {"StringEquals": {"cloudwatch:namespace": namespaces}}
     pulled = ["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"]
     return _document(
         [
