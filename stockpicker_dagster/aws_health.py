@@ -14,6 +14,7 @@ from stockpicker_dagster.storage.aws.buckets import bucket_steps
 from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.errors import asking
 from stockpicker_dagster.storage.aws.settings import AwsSettings, aws_settings
+from stockpicker_dagster.training.platforms import platform, reaper
 
 Line = tuple[str, bool, str]
 _MOST_SKEW_S = 30.0
@@ -38,6 +39,7 @@ def account_lines() -> Iterator[Line]:
         yield _looked("rights on the lake", lambda: _write_and_remove(settings))
     yield _looked("rights on SageMaker", _list_jobs)
     yield _quotas()
+    yield _left_running()
 
 
 def _clock(answer: dict[str, Any]) -> Line:
@@ -107,3 +109,13 @@ def _quotas() -> Line:
         True,
         ", ".join(f"{name}: {found[name]:.0f}" for name in _QUOTAS if name in found) or "none is listed",
     )
+
+
+def _left_running() -> Line:
+    try:
+        found = reaper.left_over(platform("sagemaker"), datetime.now(UTC), reaper.OLD)
+    except StockPickerError as error:
+        return "left running", False, str(error)
+    if found:
+        return "left running", False, f"{', '.join(map(str, found))}; stockpicker reap deletes it"
+    return "left running", True, "nothing that a scoring made and that bills"

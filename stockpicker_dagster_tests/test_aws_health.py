@@ -1,5 +1,6 @@
 """What the doctor sees in an account: each thing that is wrong is a line with what to do, and nothing raises."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from stockpicker_dagster.home import prepare_home
 from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.settings import aws_settings
 from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.training.platforms import platform, reaper
+from stockpicker_dagster.training.platforms.scoring_requests import PURPOSE
 from stockpicker_dagster_tests.aws.buckets import objects
 from stockpicker_dagster_tests.aws.faulty_proxy import Fault, FaultyProxy
 
@@ -76,3 +79,14 @@ def test_the_doctor_shows_the_account_first_and_stops_where_nothing_can_be_reach
     found = [(each.what, each.healthy) for each in findings(prepare_home(announce=False))]
     assert ("database", True) in found
     assert dict(found)["versions"]
+
+
+def test_what_a_scoring_left_running_is_named(account: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(cold_start(Deployment()))
+    place = platform("sagemaker")
+    tags = [{"Key": key, "Value": value} for key, value in {**place.marks, **PURPOSE}.items()]
+    container = {"Image": place.image, "ModelDataUrl": f"{place.output}/model.tar.gz"}
+    place.client.create_model(ModelName="left", PrimaryContainer=container, ExecutionRoleArn=place.role, Tags=tags)
+    assert unwell() == {}  # it is young, and may be in use
+    monkeypatch.setattr(reaper, "OLD", timedelta(hours=-1))
+    assert unwell()["left running"].startswith("model left, made 2")
