@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,7 @@ from stockpicker_dagster.storage.database import open_database
 from stockpicker_dagster.trading import accounts, desk, ledger, locks, reconciliation
 from stockpicker_dagster.trading.accounts import ensure_paper_account
 from stockpicker_dagster.trading.approval import decide
+from stockpicker_dagster.trading.brokers.alpaca import AlpacaBroker
 from stockpicker_dagster.trading.flatten import propose_flattening
 from stockpicker_dagster.trading.locks import Fenced, LockHeld
 from stockpicker_dagster.trading.people import directory
@@ -31,7 +33,10 @@ from stockpicker_dagster.trading.trader import Pace, Trader
 from stockpicker_dagster.trading.trader_reports import TraderReport, trader_of
 from stockpicker_dagster_tests.trading.brokers.alpaca_server import AlpacaServer
 from stockpicker_dagster_tests.trading.brokers.exchange import TUESDAY
+from stockpicker_dagster_tests.trading.people.conftest import cheap_hashes
 from stockpicker_dagster_tests.trading.stands import CALENDAR, AlpacaStand
+
+__all__ = ["cheap_hashes"]
 
 BOOK = {"AAA": 0.4, "BBB": -0.4}
 TURNED = {"AAA": 0.2, "BBB": -0.2, "CCC": 0.2, "BRK-B": -0.2}
@@ -41,6 +46,9 @@ QUICK = Pace(look=0.01, again=0.0, trouble=0.0, reconcile=1000.0, beat=0.05, bli
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciliation, "PAUSES", (0.001,))
+    # Days pass here in which the broker's limit on requests would be one minute's.
+    unhurried = replace(AlpacaBroker.capabilities, requests_per_minute=1_000_000)
+    monkeypatch.setattr(AlpacaBroker, "capabilities", unhurried)
 
 
 @pytest.fixture
@@ -51,8 +59,7 @@ def stand(new_ledger: Callable[[], Engine]) -> Iterator[AlpacaStand]:
 
 def trader(stand: AlpacaStand, trusted: TrustedKeys | None = None, **more: Any) -> Trader:
     def reach(engine: Engine, account: str, wait: Callable[[float], None]) -> Any:
-        # A fresh adapter, whose limit on requests begins anew.
-        return stand.reach(engine, account)
+        return stand.connect(engine, account)
 
     return Trader(stand.engine, "us", reach, trusted or TrustedKeys(), now=lambda: stand.now, pace=QUICK, **more)
 
@@ -69,14 +76,14 @@ def approved(stand: AlpacaStand, targets: dict[str, float] = BOOK) -> str:
     return proposal
 
 
-def trade_a_day(stand: AlpacaStand, rounds: int = 4, **more: Any) -> None:
+def trade_a_day(stand: AlpacaStand, **more: Any) -> None:
     """The trader over an evening, the open, and the fills after it."""
-    trader(stand, **more).serve(rounds=rounds)
+    trader(stand, **more).serve(rounds=1)
     stand.market.open_session(CALENDAR.next_session(stand.session))
-    for _ in range(3):
-        trader(stand, **more).serve(rounds=rounds)
+    for _ in range(2):
+        trader(stand, **more).serve(rounds=1)
         stand.fill_all()
-    trader(stand, **more).serve(rounds=rounds)
+    trader(stand, **more).serve(rounds=1)
 
 
 def assert_sent_once(stand: AlpacaStand) -> None:
@@ -90,7 +97,7 @@ def assert_sent_once(stand: AlpacaStand) -> None:
 
 def test_what_is_approved_is_executed_and_nothing_else(stand: AlpacaStand) -> None:
     proposal = stand.proposed(BOOK)
-    trader(stand).serve(rounds=3)
+    trader(stand).serve(rounds=2)
     assert stand.market.orders == []
     stand.approve(proposal)
     trade_a_day(stand)
@@ -145,12 +152,13 @@ def test_a_trader_that_was_taken_over_commits_nothing_more(stand: AlpacaStand, m
 def test_books_that_differ_at_the_start_keep_a_rebalance_waiting(stand: AlpacaStand) -> None:
     approved(stand)
     stand.market.positions["CCC"] = Decimal(5)
-    trader(stand).serve(rounds=3)
+    trader(stand).serve(rounds=2)
     assert stand.market.orders == []
     assert "CCC is 0 shares in the ledger and 5 by broker alpaca" in report(stand).problem
     assert accounts.is_halted(stand.engine, "us")
 
 
+@pytest.mark.long
 def test_a_silent_broker_is_a_problem_that_passes(stand: AlpacaStand) -> None:
     approved(stand)
     stand.server.play("drop", "/v2/account", "GET", times=None)
@@ -166,7 +174,7 @@ def test_clocks_that_are_apart_send_nothing(stand: AlpacaStand) -> None:
     approved(stand)
     slow = trader(stand)
     slow._now = lambda: stand.now - timedelta(seconds=5)
-    slow.serve(rounds=3)
+    slow.serve(rounds=2)
     assert stand.market.orders == []
     assert "5.0 s apart" in report(stand).problem
 
@@ -174,9 +182,9 @@ def test_clocks_that_are_apart_send_nothing(stand: AlpacaStand) -> None:
 def test_an_approval_that_was_not_used_in_time_is_never_used(stand: AlpacaStand) -> None:
     proposal = approved(stand)
     stand.market.at(TUESDAY, 9, 29)
-    trader(stand).serve(rounds=3)
+    trader(stand).serve(rounds=2)
     stand.market.open_session()
-    trader(stand).serve(rounds=3)
+    trader(stand).serve(rounds=2)
     assert (load(stand.engine, proposal).state, stand.market.orders) == ("lapsed", [])
 
 
@@ -210,7 +218,7 @@ def test_a_halt_while_the_books_are_compared_ends_nothing_but_the_comparison(sta
     running._wait = halted_meanwhile  # type: ignore[method-assign]
     trader(stand).serve(rounds=1)
     stand.market.positions["AAA"] = Decimal(1)
-    running.serve(rounds=3)
+    running.serve(rounds=2)
     assert waited
     assert "AAA is 0 shares in the ledger and 1" in report(stand).problem
 
@@ -219,7 +227,7 @@ def test_an_unreadable_ledger_cancels_what_is_working(stand: AlpacaStand, monkey
     stand.rebalance(BOOK)
     approved(stand, {"AAA": 0.2, "BBB": -0.2})
     running = trader(stand)
-    running.serve(rounds=3)
+    running.serve(rounds=2)
     assert sum(order.open for order in stand.market.orders) == 2
     stand.market.place("by-hand", "CCC", "buy", Decimal(5), "market", "day")
     lock = locks.take(stand.engine, "us")
@@ -335,14 +343,16 @@ def test_rows_that_were_written_by_hand_execute_nothing(live: AlpacaStand, tmp_p
         live.market.at(TUESDAY, 20, 15)
         live.session = TUESDAY
         accounts.resume(live.engine, "us", "os:me", live.now)
-        trader(live, trusted).serve(rounds=3)
+        trader(live, trusted).serve(rounds=2)
         second = live.proposed(BOOK)
         row = {"proposal": second, "person": "ann", "decision": "approve", "reason": "", "decided_at": live.now}
         with live.engine.begin() as connection:
             values = {**row, "method": "password", "key": signer.key, "signature": signed}
             connection.execute(ledger.decisions.insert().values(**values))
             ledger.record_outcome(connection, second, "approved", "ann", live.now)
-    trade_a_day(live, trusted=trusted)
+    trader(live, trusted).serve(rounds=1)
+    live.market.open_session(CALENDAR.next_session(live.session))
+    trader(live, trusted).serve(rounds=1)
     assert live.market.orders == []
     assert "is not executed" in report(live).problem or forged == "replay"
 
@@ -358,7 +368,7 @@ def test_changed_bytes_execute_nothing_and_are_said(live: AlpacaStand, tmp_path:
         connection.execute(text("DROP TRIGGER proposals_no_UPDATE"))
         document = connection.execute(text("SELECT document FROM proposals")).scalar_one()
         connection.execute(text("UPDATE proposals SET document = :d"), {"d": document.replace(b"7840", b"9840")})
-    trade_a_day(live, trusted=trusted)
+    trader(live, trusted).serve(rounds=1)
     assert live.market.orders == []
     assert "the stored bytes have digest" in report(live).problem
 
@@ -379,7 +389,7 @@ def _serve_and_die(url: str, stand: AlpacaStand, steps: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     dying._step = die  # type: ignore[method-assign]
-    dying.serve(rounds=3)
+    dying.serve(rounds=2)
 
 
 def test_a_trader_killed_at_any_instant_is_taken_up_by_the_next_one(stand: AlpacaStand) -> None:
@@ -393,7 +403,7 @@ def test_a_trader_killed_at_any_instant_is_taken_up_by_the_next_one(stand: Alpac
     for opened in (False, True):
         if opened:
             stand.market.open_session(TUESDAY + timedelta(days=1))
-        for _ in range(3):
+        for _ in range(2):
             child = fork.Process(target=_serve_and_die, args=(url, stand, dice.randint(1, 4)), daemon=True)
             child.start()
             child.join(30)
@@ -402,10 +412,10 @@ def test_a_trader_killed_at_any_instant_is_taken_up_by_the_next_one(stand: Alpac
             stand.market.advance(minutes=3)
             if opened:
                 stand.fill_all()
-    assert killed >= 3
+    assert killed >= 2
     for _ in range(4):
         stand.market.advance(minutes=3)
-        trader(stand).serve(rounds=3)
+        trader(stand).serve(rounds=2)
         stand.fill_all()
     assert load(stand.engine, proposal).state == "executed"
     assert stand.books() == stand.market.positions
@@ -418,18 +428,18 @@ def test_a_trader_killed_at_any_instant_is_taken_up_by_the_next_one(stand: Alpac
 def test_a_flattening_passes_a_halt_and_ends_what_was_under_way(stand: AlpacaStand) -> None:
     stand.rebalance(BOOK)
     under_way = approved(stand, {"AAA": 0.6, "BBB": -0.2})
-    trader(stand).serve(rounds=3)
+    trader(stand).serve(rounds=2)
     assert sum(order.open for order in stand.market.orders) == 1
     accounts.halt(stand.engine, "us", "os:risk", "out of here", stand.now)
     flattening = propose_flattening(stand.engine, "us", "os:risk", stand.now, when="open", connect=stand.connect)
-    trader(stand).serve(rounds=3)
+    trader(stand).serve(rounds=2)
     assert not any(order.open for order in stand.market.orders)
     assert load(stand.engine, flattening).state == "open"
     stand.approve(flattening)
-    trader(stand).serve(rounds=4)
+    trader(stand).serve(rounds=2)
     assert load(stand.engine, under_way).state == "executed"
     stand.market.open_session(TUESDAY + timedelta(days=1))
-    trader(stand).serve(rounds=4)
+    trader(stand).serve(rounds=2)
     assert load(stand.engine, flattening).state == "executed"
     assert stand.books() == stand.market.positions == {}
     assert_sent_once(stand)
