@@ -220,6 +220,13 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("algorithm.search.trials", {"search": {"over": {"alpha": [1, 2]}, "trials": 0}}, ["0", "1"]),
     ("algorithm.search.method", {"search": {"over": {"alpha": [1, 2]}, "method": "random"}}, ["'random'"]),
     ("algorithm.search.folds", {"search": {"over": {"alpha": [1, 2]}, "folds": 1}}, ["1", "2"]),
+    ("algorithm.start", {"start": "hot"}, ["'hot'", "'cold'", "'warm'"]),
+    ("algorithm.start", {"start": "warm"}, ["neural_network", "not for linear"]),
+    (
+        "algorithm.start",
+        {"name": "neural_network", "start": "warm", "search": {"over": {"hidden_layers": [1, 3]}}},
+        ["do not go together", "leave one of them out"],
+    ),
     ("periods.window", {"train_years": 2, "validation_years": 1, "retrain": "yearly", "window": "all"}, ["'all'"]),
     (
         "algorithm.hyperparameters",

@@ -46,7 +46,7 @@ from stockpicker_dagster.storage.lake import DEFINITION, MEMBERS, Bundle, DayTab
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.training.container.settings import Settings
 from stockpicker_dagster.training.datasets import LabelRule, build_dataset
-from stockpicker_dagster.training.models import check_dataset, describe_model
+from stockpicker_dagster.training.models import check_dataset, describe_model, load_model
 from stockpicker_dagster.training.platforms.requests import TrainingJob
 from stockpicker_dagster.training.scoring import PREDICTIONS_SCHEMA, score_days
 
@@ -366,7 +366,9 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
                 search=algorithm.search_settings.as_text() if algorithm.search_settings else "",
             )
             jobs[period] = TrainingJob(settings, folder, round(3600 * strategy.form.training.max_hours))
-        trained, said = train_periods(context, strategy.form, jobs)
+        trained, said = train_periods(
+            context, strategy.form, jobs, lambda period: _earlier_model(strategy, period, deployment.lake)
+        )
         models = {period: each.bundle for period, each in trained.items()}
         for period, model in models.items():
             described = describe_model(model)
@@ -375,6 +377,18 @@ def _trained_model(strategy: _Strategy) -> dg.AssetsDefinition:
         return models
 
     return trained_model
+
+
+def _earlier_model(strategy: _Strategy, period: str, lake: Lake) -> Path:
+    """The stored model of a period, from which the next one begins. Raises `InvalidInput` if it is not there."""
+    table = strategy.key("trained_model").to_user_string()
+    if period not in lake.bundles(table):
+        raise InvalidInput(
+            f"with a warm start a model begins from that of {period}, which is not trained yet; train {period} first"
+        )
+    folder = lake.bundle(table, period)
+    load_model(folder, strategy.name, strategy.features, strategy.definition("trained_model", period, lake))
+    return folder
 
 
 def _model_metadata(models: dict[str, Bundle]) -> dict[str, Any]:

@@ -4,7 +4,12 @@ What is learned, and from what, is the caller's; what the platform does is `trai
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -14,12 +19,12 @@ from stockpicker_dagster.components.job_log import JobLog
 from stockpicker_dagster.components.metadata import lines_plot
 from stockpicker_dagster.research.algorithms import Progress
 from stockpicker_dagster.strategy_form import StrategyForm
-from stockpicker_dagster.training.models import describe_model
+from stockpicker_dagster.training.models import describe_model, describe_stored_model
 from stockpicker_dagster.training.platforms import Platform, platform
 from stockpicker_dagster.training.platforms.costs import billed_seconds, estimate
 from stockpicker_dagster.training.platforms.custom_models import ModelFolder
 from stockpicker_dagster.training.platforms.following import Trained, training
-from stockpicker_dagster.training.platforms.polling import wait_for_all
+from stockpicker_dagster.training.platforms.polling import Waiting, wait_for_all
 from stockpicker_dagster.training.platforms.requests import TrainingJob
 from stockpicker_dagster.training.tracking import configured, track
 
@@ -30,24 +35,31 @@ _LOG_SECONDS = 2.0
 
 
 def train_periods(
-    context: dg.AssetExecutionContext, form: StrategyForm, jobs: Mapping[str, TrainingJob]
+    context: dg.AssetExecutionContext,
+    form: StrategyForm,
+    jobs: Mapping[str, TrainingJob],
+    stored: Callable[[str], Path] | None = None,
 ) -> tuple[dict[str, Trained], dict[str, Any]]:
     """The models of all periods, several of them trained at a time on SageMaker, and metadata about the last.
 
-    A run that is cancelled stops the jobs that it waits for; one that was killed finds them again.
+    With a warm start each begins from the one of the period before, which it waits for: of this run, or what `stored`
+    says of that period. A run that is cancelled stops the jobs that it waits for; one that was killed finds them again.
     """
     place = platform(form.training.platform, **form.training.platform_settings)
     curves: dict[str, list[Progress]] = {period: [] for period in jobs}
-    works = {
-        period: training(
-            place, job, _Heard(context, period, curves[period]), context.log.info, JobLog(context, f"model of {period}")
-        )
-        for period, job in sorted(jobs.items())
-    }
-    # On this machine a training uses every core.
-    trained = wait_for_all(works, 1 if place.name == "local" else _AT_ONCE)
+    trained: dict[str, Trained] = {}
+
+    def work(period: str, cold: TrainingJob) -> Waiting[Trained]:
+        heard, log = _Heard(context, period, curves[period]), JobLog(context, f"model of {period}")
+        with _warm(form, period, cold, trained, stored) as job:
+            trained[period] = yield from training(place, job, heard, context.log.info, log)
+        return trained[period]
+
+    works = {period: work(period, job) for period, job in sorted(jobs.items())}
+    # On this machine a training uses every core, and a warm start needs the model before.
+    wait_for_all(works, 1 if place.name == "local" or form.algorithm.warm_start else _AT_ONCE)
     tracked: list[str] = []
-    for period, made in trained.items():
+    for period, made in sorted(trained.items()):
         _keep_in_its_folder(place, form.owner, made)
         if configured():
             said = track(made.bundle, curves[period], made.used)
@@ -73,6 +85,33 @@ def _keep_in_its_folder(place: Platform, owner: str, made: Trained) -> None:
     model = describe_model(made.bundle)
     artifact = made.job["ModelArtifacts"]["S3ModelArtifacts"]
     ModelFolder(place, owner, model["model_id"]).create(model, artifact, made.job["TrainingJobName"])
+
+
+@contextmanager
+def _warm(
+    form: StrategyForm,
+    period: str,
+    job: TrainingJob,
+    trained: Mapping[str, Trained],
+    stored: Callable[[str], Path] | None,
+) -> Iterator[TrainingJob]:
+    """The job with the model that it begins from; as it is without a warm start, and for the first period of all."""
+    if not form.algorithm.warm_start or stored is None or period == form.period_key(form.first_served):
+        yield job
+        return
+    before = form.period_key(date.fromisoformat(period) - timedelta(days=1))
+    assert before is not None
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "earlier"
+        if before in trained:
+            folder.mkdir()
+            for name, content in trained[before].bundle.files.items():
+                assert isinstance(content, bytes)
+                (folder / name).write_bytes(content)
+        else:
+            folder = stored(before)
+        model_id = str(describe_stored_model(folder)["model_id"])
+        yield replace(job, settings=replace(job.settings, start_from=model_id), start_from=folder)
 
 
 class _Heard:

@@ -7,7 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.research.algorithms import algorithm, check_packages, validate_hyperparameters
+from stockpicker_dagster.research.algorithms import (
+    algorithm,
+    check_packages,
+    known_algorithms,
+    validate_hyperparameters,
+)
 from stockpicker_dagster.strategy_form.base import Form, Misfit
 from stockpicker_dagster.training.search import SearchSettings, check_search
 
@@ -122,6 +127,16 @@ class AlgorithmForm(Form):
     )
     seed: int = Field(0, ge=0, description="Fixes whatever the algorithm draws at random.")
     search: SearchForm | None = Field(None, description="A search for further hyperparameters; none by default.")
+    start: Literal["cold", "warm"] = Field(
+        "cold",
+        description="Where learning begins: `cold`, at random; `warm`, walk-forward and for `neural_network` and "
+        "`deep_reinforcement_learning`, at the model of the period before.",
+    )
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether each model begins from the one of the period before."""
+        return self.start == "warm"
 
     @property
     def search_settings(self) -> SearchSettings | None:
@@ -130,6 +145,17 @@ class AlgorithmForm(Form):
         return None if asked is None else SearchSettings(asked.trials, asked.over, asked.method, asked.folds)
 
     def _agree(self) -> None:
+        if self.warm_start and not algorithm(self.name).warm_starts:
+            able = [name for name in known_algorithms() if algorithm(name).warm_starts]
+            raise Misfit(
+                f"algorithm start 'warm' is for {' and '.join(able)}, not for {self.name}; leave it out", "start"
+            )
+        if self.warm_start and self.search is not None:
+            raise Misfit(
+                "algorithm start 'warm' and a search do not go together, because a search may choose other layers than "
+                "the model before has; leave one of them out",
+                "start",
+            )
         if self.search_settings is not None:
             try:
                 check_search(self.name, self.hyperparameters, self.search_settings)

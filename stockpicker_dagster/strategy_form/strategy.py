@@ -100,6 +100,12 @@ class StrategyForm(Form):
                 "from a file with a column sector, or leave it out",
                 "scaling",
             )
+        if self.algorithm.warm_start and not self.periods.walk_forward:
+            raise Misfit(
+                "algorithm start 'warm' begins from the model of the period before, and there is but one model; give "
+                "periods train_years, validation_years and retrain, or leave it out",
+                "algorithm",
+            )
         if self.prices.split_adjusted and self.features.names is not None:
             try:
                 self.features.declared().without_price_level().select(self.features.names)

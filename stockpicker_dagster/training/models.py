@@ -48,6 +48,14 @@ class TrainedModel(StoredModel):
     algorithm: Algorithm
 
 
+@dataclass(frozen=True)
+class EarlierModel:
+    """A stored model that another one begins from, by its folder and its `model_id`."""
+
+    folder: Path
+    model_id: str
+
+
 def train_model(
     strategy: str,
     period: str,
@@ -59,16 +67,19 @@ def train_model(
     dataset_definition: str | None = None,
     supervision: Supervision = UNSUPERVISED,
     search: SearchSettings | None = None,
+    start_from: EarlierModel | None = None,
 ) -> Bundle:
     """Fits the algorithm called `name` on a stored dataset and returns the files of the model.
 
     `definition` is that of the strategy's form, kept with the model. With `search`, the best settings of a search over
-    folds of the training and validation days are fitted, and `search.json` lists every trial.
+    folds of the training and validation days are fitted, and `search.json` lists every trial. With `start_from`,
+    learning begins where that model ended, and the model's identity names it.
 
-    Raises `WrongModel` for a dataset of another definition than `dataset_definition` (None: any), and `TrainingStopped`
-    if `supervision` asks for it.
+    Raises `WrongModel` for a dataset of another definition than `dataset_definition` (None: any), or an earlier model
+    that this one cannot begin from, and `TrainingStopped` if `supervision` asks for it.
     """
     captions = check_dataset(dataset, strategy, period, dataset_definition)
+    earlier = None if start_from is None else _load_earlier(start_from, strategy, name, captions)
     train, validation = read_table(dataset, "train"), read_table(dataset, "validation")
     horizon = int(captions.get("horizon_days") or 1)
     used, trials = hyperparameters, {}
@@ -79,7 +90,15 @@ def train_model(
         used = found.hyperparameters
         trials = {STATE: (json.dumps(trials_document(found.trials), indent=1) + "\n").encode()}
     fitted = algorithm(name).fit(
-        train, validation, captions["features"], LABEL, used, seed, supervision, horizon_days=horizon
+        train,
+        validation,
+        captions["features"],
+        LABEL,
+        used,
+        seed,
+        supervision,
+        start_from=earlier,
+        horizon_days=horizon,
     )
     identity = {
         "strategy": strategy,
@@ -91,6 +110,7 @@ def train_model(
         "data_version": captions["data_version"],
         "code_version": code_version(),
         **({} if search is None else {"search": json.loads(search.as_text())}),
+        **({} if start_from is None else {"start_from": start_from.model_id}),
     }
     model_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +138,24 @@ def check_dataset(dataset: Path, strategy: str, period: str, definition: str | N
             "together with the model"
         )
     return captions
+
+
+def _load_earlier(earlier: EarlierModel, strategy: str, name: str, captions: dict[str, Any]) -> Algorithm:
+    """The model to begin from, if it is the one meant, of this strategy, and knows nothing later."""
+    description = describe_stored_model(earlier.folder)
+    if not algorithm(name).warm_starts:
+        raise WrongModel(f"algorithm {name!r} does not start from an earlier model; leave the warm start out")
+    if (description["model_id"], description["algorithm"]) != (earlier.model_id, name):
+        raise WrongModel(
+            f"the model to start from is {description['model_id']} of {description['algorithm']!r}, and "
+            f"{earlier.model_id} of {name!r} is asked for; train the model of the period before again"
+        )
+    if description["last_known"] > captions["last_known"]:
+        raise WrongModel(
+            f"the model to start from has learned what was known by {description['last_known']}, and this one may know "
+            f"only what was by {captions['last_known']}; start from an earlier one"
+        )
+    return load_model(earlier.folder, strategy, captions["features"]).algorithm
 
 
 def describe_model(bundle: Bundle) -> dict[str, Any]:

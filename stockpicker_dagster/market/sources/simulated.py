@@ -161,7 +161,7 @@ def planted(market_drift: float = _MARKET_DRIFT, **coefficients: float) -> Plant
 
 PLANTED_ALPHA = planted(reversal=-3.0e-4, momentum=3.5e-4, volatility=-2.5e-4)
 """That of every simulated market, unless it is given another."""
-NONLINEAR_ALPHA = PlantedAlpha((), (Interaction("reversal", "volatility", -5.0e-4),))
+NONLINEAR_ALPHA = PlantedAlpha((), (Interaction("reversal", "volatility", -1.0e-3),))
 """Stocks that fell rebound where they are volatile, and go on falling where they are calm: a line sees nothing."""
 NO_ALPHA = planted(market_drift=0.0)
 """Nothing at all can be predicted, and no stock earns more than another for carrying more of the market."""

@@ -27,8 +27,9 @@ from stockpicker_dagster.research.algorithms import (
     Value,
     validate_hyperparameters,
 )
+from stockpicker_dagster.research.algorithms.checked_scores import CheckedScores
 from stockpicker_dagster.research.algorithms.documents import numbers, read_document, write_document
-from stockpicker_dagster.research.algorithms.tables import Table, check_given, measured
+from stockpicker_dagster.research.algorithms.tables import Table, measured
 
 ARTIFACT = "boosted_trees.json"
 CHECKED_EVERY = 5
@@ -114,7 +115,7 @@ class Trees:
 
 
 @dataclass
-class BoostedTrees:
+class BoostedTrees(CheckedScores):
     """The score is `baseline` plus the trees' values; squared error is minimized, every date weighing the same."""
 
     name: ClassVar[str] = "boosted_trees"
@@ -214,19 +215,6 @@ class BoostedTrees:
         model.metrics["trees"] = float(len(model.trees.roots))
         return model
 
-    def predict(self, values: NDArray[np.float32], features: Sequence[str]) -> Vector:
-        """Scores, the same bytes however many rows are scored."""
-        check_given(values, features, self.features)
-        return self._score(values)
-
-    def contributions(self, values: NDArray[np.float32], features: Sequence[str]) -> Matrix:
-        """What each feature's splits move the score by on the row's paths, from the score of the mean training row.
-
-        With that mean they add up to the score. Saabas (2014), "Interpreting random forests".
-        """
-        check_given(values, features, self.features)
-        return self.trees.contributions(np.ascontiguousarray(values))
-
     def save(self, directory: Path) -> None:
         """Write `boosted_trees.json`."""
         trees = self.trees
@@ -263,6 +251,13 @@ class BoostedTrees:
             chosen=document["hyperparameters"],
             metrics=document["metrics"],
         )
+
+    def _contributions(self, values: NDArray[np.float32]) -> Matrix:
+        """What each feature's splits move the score by on the row's paths, from the score of the mean training row.
+
+        With that mean they add up to the score. Saabas (2014), "Interpreting random forests".
+        """
+        return self.trees.contributions(np.ascontiguousarray(values))
 
     def _score(self, values: NDArray[np.float32]) -> Vector:
         scores = np.full(len(values), self.baseline)

@@ -30,6 +30,7 @@ from stockpicker_dagster.research.algorithms import (
     check_packages,
     validate_hyperparameters,
 )
+from stockpicker_dagster.research.algorithms.checked_scores import CheckedScores
 from stockpicker_dagster.research.algorithms.checkpoints import keep_state, kept_state, training_digest
 from stockpicker_dagster.research.algorithms.documents import read_document, write_document
 from stockpicker_dagster.research.algorithms.feed_forward import FeedForward
@@ -40,7 +41,7 @@ from stockpicker_dagster.research.algorithms.long_short_environment import (
     environment_class,
 )
 from stockpicker_dagster.research.algorithms.shared_policy import PACE, shared_policies
-from stockpicker_dagster.research.algorithms.tables import Table, check_given, measured
+from stockpicker_dagster.research.algorithms.tables import Table, measured
 from stockpicker_dagster.research.algorithms.torch_runtime import deterministic_torch
 from stockpicker_dagster.research.algorithms.weights import Array, read_weights, write_weights
 
@@ -56,7 +57,7 @@ Vector = NDArray[np.float64]
 
 
 @dataclass
-class DeepReinforcementLearning:
+class DeepReinforcementLearning(CheckedScores):
     """The score is the policy's for a stock that is not held; `inertia` is what it adds for a weight of 1 / stocks.
 
     `layers` are the weights (inputs, outputs) and biases of the policy's network, from the inputs on.
@@ -214,14 +215,12 @@ class DeepReinforcementLearning:
         model.metrics |= {"steps": float(stages.steps_done), "inertia": model.inertia}
         return model
 
-    def predict(self, values: NDArray[np.float32], features: Sequence[str]) -> Vector:
-        """Scores of stocks that are not held, the same bytes however many rows are scored."""
-        check_given(values, features, self.features)
+    def _score(self, values: NDArray[np.float32]) -> Vector:
+        """Scores of stocks that are not held."""
         return self._network.scores(values)
 
-    def contributions(self, values: NDArray[np.float32], features: Sequence[str]) -> NDArray[np.float64]:
+    def _contributions(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature adds, against a stock whose features are all zero; see `FeedForward.contributions`."""
-        check_given(values, features, self.features)
         return self._network.contributions(values)
 
     def act(self, values: NDArray[np.float32], weights: Vector) -> Vector:

@@ -27,8 +27,9 @@ from stockpicker_dagster.research.algorithms import (
     Value,
     validate_hyperparameters,
 )
+from stockpicker_dagster.research.algorithms.checked_scores import CheckedScores
 from stockpicker_dagster.research.algorithms.documents import numbers, read_document, write_document
-from stockpicker_dagster.research.algorithms.tables import Blocks, Table, check_given, measured
+from stockpicker_dagster.research.algorithms.tables import Blocks, Table, measured
 
 ARTIFACT = "linear.json"
 ALPHA_GRID = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -45,7 +46,7 @@ Matrix = NDArray[np.float64]
 
 
 @dataclass
-class LinearModel:
+class LinearModel(CheckedScores):
     """The mean is over dates of the mean over stocks, r = label - intercept - features x b; the intercept is free.
 
     - `ridge`: minimizes mean(r^2) + alpha x |b|^2
@@ -157,16 +158,6 @@ class LinearModel:
         winner.metrics = measured(known, winner._score(known.features), held_out, winner._score(held_out.features))
         return winner
 
-    def predict(self, values: NDArray[np.float32], features: Sequence[str]) -> Vector:
-        """Scores; adding one feature after the other, they have the same bytes however many rows are scored."""
-        check_given(values, features, self.features)
-        return self._score(values)
-
-    def contributions(self, values: NDArray[np.float32], features: Sequence[str]) -> Matrix:
-        """Coefficient times value, of shape (rows, features); with the intercept they add up to the score."""
-        check_given(values, features, self.features)
-        return values.astype(np.float64) * self.coefficients
-
     def save(self, directory: Path) -> None:
         """Write `linear.json`."""
         content = {"intercept": self.intercept, "coefficients": self.coefficients.tolist()}
@@ -192,6 +183,10 @@ class LinearModel:
             chosen=document["hyperparameters"],
             metrics=document["metrics"],
         )
+
+    def _contributions(self, values: NDArray[np.float32]) -> Matrix:
+        """Coefficient times value; with the intercept they add up to the score."""
+        return values.astype(np.float64) * self.coefficients
 
     def _score(self, values: NDArray[np.float32]) -> Vector:
         scores = np.full(len(values), self.intercept)

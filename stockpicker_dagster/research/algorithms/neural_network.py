@@ -28,10 +28,11 @@ from stockpicker_dagster.research.algorithms import (
     check_packages,
     validate_hyperparameters,
 )
+from stockpicker_dagster.research.algorithms.checked_scores import CheckedScores
 from stockpicker_dagster.research.algorithms.checkpoints import keep_state, kept_state, training_digest
 from stockpicker_dagster.research.algorithms.documents import numbers, read_document, write_document
 from stockpicker_dagster.research.algorithms.feed_forward import FeedForward
-from stockpicker_dagster.research.algorithms.tables import Table, check_given, measured
+from stockpicker_dagster.research.algorithms.tables import Table, measured
 from stockpicker_dagster.research.algorithms.torch_runtime import DEVICES, deterministic_torch, torch_device
 from stockpicker_dagster.research.algorithms.weights import Array, read_weights, write_weights
 from stockpicker_dagster.research.order_statistics import average_ranks
@@ -52,7 +53,7 @@ batch normalization after each hidden layer."""
 
 
 @dataclass
-class NeuralNetwork:
+class NeuralNetwork(CheckedScores):
     """The score is the mean over the ensemble's networks, each in its own `scales` unit.
 
     With the loss `mse` networks predict the label and all scales are 1; other losses rank only, so that each network's
@@ -77,15 +78,15 @@ class NeuralNetwork:
         Hyperparameter(
             "loss",
             str,
-            "mse",
-            "What is minimized, date by date: the mean squared error; `rank_ic`, less the correlation of scores and "
-            "ranked labels; or `list_wise`, the cross-entropy of the softmax of scores against that of labels "
-            "(Cao et al., 2007).",
+            "rank_ic",
+            "What is minimized, date by date: `rank_ic`, less the correlation of scores and ranked labels; `mse`, the "
+            "mean squared error, which finds weak signals less reliably; or `list_wise`, the cross-entropy of the "
+            "softmax of scores against that of labels (Cao et al., 2007).",
             "name",
-            words=("mse", "rank_ic", "list_wise"),
+            words=("rank_ic", "mse", "list_wise"),
         ),
         Hyperparameter(
-            "l1", float, 1e-5, "Penalty on the absolute weights.", "loss a unit of weight", minimum=0.0, maximum=10.0
+            "l1", float, 1e-3, "Penalty on the absolute weights.", "loss a unit of weight", minimum=0.0, maximum=10.0
         ),
         Hyperparameter(
             "learning_rate", float, 1e-3, "Of Adam (Kingma and Ba, 2015).", "a step", minimum=1e-6, maximum=1.0
@@ -205,17 +206,11 @@ class NeuralNetwork:
         model.metrics["epochs"] = float(training.epochs_done)
         return model
 
-    def predict(self, values: NDArray[np.float32], features: Sequence[str]) -> Vector:
-        """Scores, the same bytes however many rows are scored."""
-        check_given(values, features, self.features)
-        return self._score(values)
-
-    def contributions(self, values: NDArray[np.float32], features: Sequence[str]) -> NDArray[np.float64]:
+    def _contributions(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each feature adds, against a stock whose features are all zero; with its score they add up.
 
         See `FeedForward.contributions`. Zero is the middle of the cross-section under `standard`, `robust` and `rank`.
         """
-        check_given(values, features, self.features)
         total = np.zeros(values.shape)
         for network, scale in zip(self._networks, self.scales, strict=True):
             total += network.contributions(values) / scale

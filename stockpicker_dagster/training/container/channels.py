@@ -21,6 +21,8 @@ from stockpicker_dagster.training.datasets import CAPTIONS, LABEL, data_version
 
 PARQUET, CSV = ("application/x-parquet", "application/vnd.apache.parquet"), ("text/csv",)
 LEARNED_FROM = ("train", "validation")
+EARLIER = "earlier"
+"""The channel of the model that learning begins from, where the settings name one: its files as they were stored."""
 _NO_FEATURES = ("symbol", "date", "label", "label_return")
 
 

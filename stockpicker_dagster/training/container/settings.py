@@ -15,7 +15,17 @@ from stockpicker_dagster.errors import InvalidInput
 if TYPE_CHECKING:
     from stockpicker_dagster.research.algorithms import Hyperparameter
 
-OF_THE_JOB = ("algorithm", "seed", "strategy", "period", "definition", "dataset_definition", "last_known", "search")
+OF_THE_JOB = (
+    "algorithm",
+    "seed",
+    "strategy",
+    "period",
+    "definition",
+    "dataset_definition",
+    "last_known",
+    "search",
+    "start_from",
+)
 """Names that no algorithm may give to a hyperparameter of its own."""
 
 
@@ -25,7 +35,8 @@ class Settings:
 
     `definition` is the digest of the strategy's form, kept with the model; `dataset_definition` is that of the dataset
     (empty: any). `last_known` is the day after whose close the last label is known, needed only where no channel
-    `captions` says it. `search` is that of hyperparameters (`training.search`) as JSON; empty: none. Equal
+    `captions` says it. `search` is that of hyperparameters (`training.search`) as JSON; empty: none. `start_from` is
+    the `model_id` of the earlier model in the channel `earlier`, from which learning begins; empty: none. Equal
     settings on equal data give equal models.
     """
 
@@ -38,6 +49,7 @@ class Settings:
     dataset_definition: str = ""
     last_known: str = ""
     search: str = ""
+    start_from: str = ""
 
 
 def as_strings(settings: Settings) -> dict[str, str]:

@@ -36,8 +36,8 @@ def train(layout: Layout) -> int:
     try:
         # Heavy imports come after the handler, so that a stop that comes early is heard.
         from stockpicker_dagster.research.algorithms import Progress, Supervision, TrainingStopped
-        from stockpicker_dagster.training.container.channels import assemble_dataset
-        from stockpicker_dagster.training.models import describe_model, train_model
+        from stockpicker_dagster.training.container.channels import EARLIER, assemble_dataset
+        from stockpicker_dagster.training.models import EarlierModel, describe_model, train_model
         from stockpicker_dagster.training.search import SearchSettings
 
         def report(progress: Progress) -> None:
@@ -63,6 +63,9 @@ def train(layout: Layout) -> int:
                     settings.dataset_definition or None,
                     supervision=Supervision(report, asked.now, layout.checkpoints),
                     search=SearchSettings.of_text(settings.search),
+                    start_from=EarlierModel(layout.data / EARLIER, settings.start_from)
+                    if settings.start_from
+                    else None,
                 )
         except TrainingStopped as stopped:
             _say(f"stopped: {stopped}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stockpicker_dagster.code_version import code_version
+from stockpicker_dagster.training.container.channels import EARLIER
 from stockpicker_dagster.training.container.settings import Settings, as_strings
 from stockpicker_dagster.training.datasets import CAPTIONS, read_captions
 from stockpicker_dagster.training.platforms import Platform
@@ -28,11 +29,15 @@ _NAME = 63
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training: what is learned, from which stored dataset, and for how many seconds at most."""
+    """One training: what is learned, from which stored dataset, and for how many seconds at most.
+
+    `start_from` is the folder of the earlier model that `settings.start_from` names, if it names one.
+    """
 
     settings: Settings
     dataset: Path
     max_runtime_seconds: int = 86_400
+    start_from: Path | None = None
 
     @property
     def identity(self) -> str:
@@ -59,8 +64,11 @@ def training_request(
     platform: Platform, job: TrainingJob, attempt: int = 1, tags: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The keyword arguments of `create_training_job`; what the job reads is staged on the platform."""
-    channels = {"train": "train.parquet", "validation": "validation.parquet", "captions": CAPTIONS}
-    kinds = {"captions": "application/json"}
+    files = {"train": "train.parquet", "validation": "validation.parquet", "captions": CAPTIONS}
+    channels = {channel: job.dataset / file for channel, file in files.items()}
+    if job.start_from is not None:
+        channels[EARLIER] = job.start_from
+    kinds = {"captions": "application/json", EARLIER: "application/octet-stream"}
     tagged = {"stockpicker:strategy": job.settings.strategy, "stockpicker:period": job.settings.period, **(tags or {})}
     return {
         "TrainingJobName": job.name(attempt),
@@ -79,12 +87,12 @@ def training_request(
                 "DataSource": {
                     "S3DataSource": {
                         "S3DataType": "S3Prefix",
-                        "S3Uri": platform.stage(job.dataset / file),
+                        "S3Uri": platform.stage(path),
                         "S3DataDistributionType": "FullyReplicated",
                     }
                 },
             }
-            for channel, file in channels.items()
+            for channel, path in channels.items()
         ],
         "OutputDataConfig": {"S3OutputPath": f"{platform.output}/models"},
         "ResourceConfig": platform.training_resources,

@@ -23,7 +23,15 @@ from stockpicker_dagster.research.algorithms.neural_network import (
 from stockpicker_dagster.research.algorithms.weights import read_weights, write_weights
 from stockpicker_dagster_tests.research.algorithms.planted import FEATURES, matrix, share_of_achievable, table
 
-QUICK: dict[str, object] = {"hidden_layers": 2, "widths": [6, 4], "ensemble": 2, "epochs": 3, "learning_rate": 0.01}
+QUICK: dict[str, object] = {
+    "hidden_layers": 2,
+    "widths": [6, 4],
+    "ensemble": 2,
+    "epochs": 3,
+    "learning_rate": 0.01,
+    "loss": "mse",
+    "l1": 1e-5,
+}
 TRAIN, VALIDATION = table(1, 25, 20), table(2, 10, 20, first=2020)
 
 
@@ -47,7 +55,7 @@ def files(model: NeuralNetwork, folder: Path) -> list[bytes]:
 @pytest.mark.parametrize("loss", ["mse", "rank_ic", "list_wise"])
 def test_networks_find_what_no_line_can(loss: str) -> None:
     train, validation, later = (table(seed, 100, shape="product") for seed in (1, 2, 3))
-    settings = {"hidden_layers": 2, "ensemble": 1, "learning_rate": 0.01, "loss": loss, "epochs": 25}
+    settings = {"hidden_layers": 2, "ensemble": 1, "learning_rate": 0.01, "loss": loss, "epochs": 25, "l1": 1e-5}
     network = NeuralNetwork.fit(train, validation, FEATURES, "label", settings)
     assert share_of_achievable(later, network.predict(matrix(later), FEATURES)) > 0.8
     line = LinearModel.fit(train, validation, FEATURES, "label")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from stockpicker_dagster.training.container import train as module
+from stockpicker_dagster.training.container.channels import EARLIER
 from stockpicker_dagster.training.container.layout import Layout
-from stockpicker_dagster.training.models import train_model
-from stockpicker_dagster_tests.training.container.conftest import HYPERPARAMETERS, Lay
+from stockpicker_dagster.training.models import EarlierModel, describe_model, train_model
+from stockpicker_dagster_tests.training.container.conftest import FILES, HYPERPARAMETERS, Lay
 
 CONTAINER = "stockpicker_dagster.training.container"
 SLOW = "stockpicker_dagster_tests.training.container.slow_algorithm"
@@ -54,6 +55,23 @@ def test_the_model_is_byte_for_byte_the_one_trained_in_process(lay: Lay, dataset
     ]
     assert (progress["step"], progress["of"]) == (1, 1)
     assert isinstance(progress["validation_rank_ic"], float)
+
+
+def test_learning_begins_from_the_model_in_the_channel_that_the_settings_name(lay: Lay, dataset_folder: Path) -> None:
+    quick = {"ensemble": 1, "epochs": 1, "hidden_layers": 1}
+    cold = train_model("mine", "2023-05-01", dataset_folder, "neural_network", quick, 0)
+    model_id = describe_model(cold)["model_id"]
+    own = {name: json.dumps(value) for name, value in quick.items()}
+    named = {"algorithm": "neural_network", "strategy": "mine", "period": "2023-06-01", "start_from": model_id, **own}
+    files = {name: {file: (dataset_folder / file).read_bytes()} for name, file in FILES.items()}
+    layout = lay(named, {**files, EARLIER: cold.files})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(signal, "signal", lambda *_: None)
+        assert module.train(layout) == 0
+    earlier = EarlierModel(layout.data / EARLIER, model_id)
+    warm = train_model("mine", "2023-06-01", dataset_folder, "neural_network", quick, 0, start_from=earlier)
+    assert _files(layout.model) == dict(sorted(warm.files.items()))
+    assert describe_model(warm)["start_from"] == model_id
 
 
 def test_a_stopped_training_goes_on_to_the_very_bytes_of_one_that_was_not(lay: Lay, tmp_path: Path) -> None:

@@ -24,6 +24,19 @@ def test_the_request_is_one_that_sagemaker_could_accept(tmp_path: Path, dataset_
     assert tags == {"stockpicker:strategy": SETTINGS.strategy, "stockpicker:period": "2023-06-01", "run": "x"}
 
 
+def test_an_earlier_model_is_a_channel_of_its_own_and_changes_the_name(tmp_path: Path, dataset_folder: Path) -> None:
+    cold = TrainingJob(SETTINGS, dataset_folder)
+    (tmp_path / "model").mkdir()
+    warm = TrainingJob(replace(SETTINGS, start_from="0123456789abcdef"), dataset_folder, start_from=tmp_path / "model")
+    assert warm.name(1) != cold.name(1)
+    request = training_request(LocalPlatform(tmp_path), warm)
+    validate_request("CreateTrainingJob", request, schemes=("file",))
+    channel = request["InputDataConfig"][-1]
+    assert channel["ChannelName"] == "earlier"
+    assert channel["DataSource"]["S3DataSource"]["S3Uri"].endswith("/model")
+    assert request["HyperParameters"]["start_from"] == "0123456789abcdef"
+
+
 def test_the_name_changes_with_all_that_is_learned_and_with_nothing_else(
     dataset_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
