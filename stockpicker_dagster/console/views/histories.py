@@ -32,6 +32,14 @@ _FEW = 5
 """So many sessions that a copy lacks are read from the lake each time, before it is made anew."""
 
 
+@dataclass(frozen=True)
+class _Copied:
+    """What a copy was made from, and the sessions that it holds."""
+
+    files: Files
+    days: Sequence[date]
+
+
 @dataclass
 class Histories:
     """The histories of a lake; `folder` keeps the copies, None keeps none."""
@@ -39,7 +47,7 @@ class Histories:
     lake: Lake
     folder: Path | None
     _beside: Beside[bool] = field(default_factory=lambda: Beside(one_worker(), most=2_000), repr=False)
-    _known: dict[Path, tuple[int, Files]] = field(default_factory=dict, repr=False)
+    _known: dict[Path, tuple[int, "_Copied"]] = field(default_factory=dict, repr=False)
 
     def rows(self, table: str, days: Sequence[date], symbol: str, columns: Sequence[str]) -> pl.DataFrame:
         """`date` and `columns` of one stock on `days`, ascending; raises `MissingDays` as the lake does."""
@@ -62,7 +70,7 @@ class Histories:
         if self.folder is not None and folder_of(self.lake) is not None:
             self._copies(table, sorted(_by_year(self.lake, table)), columns)
 
-    def _copies(self, table: str, years: Sequence[int], columns: Sequence[str]) -> list[tuple[Path, list[date]]]:
+    def _copies(self, table: str, years: Sequence[int], columns: Sequence[str]) -> list[tuple[Path, Sequence[date]]]:
         """The copies of these years that are as the lake is, each with the sessions that it holds."""
         if self.folder is None or folder_of(self.lake) is None:
             return []
@@ -73,27 +81,23 @@ class Histories:
                 continue
             path = self.folder / table.replace("/", "~") / "-".join(columns) / f"{year}.parquet"
             copied = self._copied_of(path)
-            sound = copied is not None and all(files.get(name) == state for name, state in copied.items())
-            if not sound or len(files) - len(copied or ()) > _FEW:
+            sound = copied is not None and all(files.get(name) == state for name, state in copied.files.items())
+            if copied is None or not sound or len(files) - len(copied.files) > _FEW:
                 make = partial(self._make, table, columns, path, year, files)
                 self._beside.get(path, tuple(files.items()), make)
             if sound and copied is not None:
-                found.append((path, self._sessions(table, year, copied)))
+                found.append((path, copied.days))
         return found
 
-    def _sessions(self, table: str, year: int, copied: Files) -> list[date]:
-        if "year.parquet" in copied:
-            return [day for day in self.lake.days(table) if day.year == year]
-        return [date.fromisoformat(Path(name).stem) for name in copied]
-
-    def _copied_of(self, path: Path) -> Files | None:
-        """What a copy was made from; None where there is none."""
+    def _copied_of(self, path: Path) -> _Copied | None:
+        """What is in a copy; None where there is none."""
         try:
             changed = path.stat().st_mtime_ns
             if path not in self._known or self._known[path][0] != changed:
                 said = json.loads(pl.read_parquet_metadata(path)[_COPIED_OF])
-                self._known[path] = (changed, {name: (state[0], state[1]) for name, state in said.items()})
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
+                files = {name: (state[0], state[1]) for name, state in said["files"].items()}
+                self._known[path] = changed, _Copied(files, [date.fromisoformat(day) for day in said["days"]])
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
             return None
         return self._known[path][1]
 
@@ -101,10 +105,12 @@ class Histories:
         """One year's copy, whole or not at all; False where the lake changed meanwhile, or the disk refused."""
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            days = self._sessions(table, year, files)
+            whole = "year.parquet" in files
+            stored = [day for day in self.lake.days(table) if day.year == year]
+            days = [day for day in stored if whole or f"{day}.parquet" in files]
             rows = self.lake.scan(table, days).select("symbol", "date", *columns).collect().sort("symbol", "date")
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            said = {_COPIED_OF: json.dumps(files)}
+            said = {_COPIED_OF: json.dumps({"files": files, "days": [str(day) for day in days]})}
             rows.write_parquet(fresh, compression="lz4", statistics=True, row_group_size=_ROWS_READ, metadata=said)
             fresh.replace(path)
         except (OSError, StockPickerError, pl.exceptions.PolarsError):
