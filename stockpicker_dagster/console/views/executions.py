@@ -8,9 +8,12 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
+from stockpicker_dagster.components.origins import day_prices
 from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.trading import ledger
-from stockpicker_dagster.trading.proposal import read_proposal, state_of, states_of
+from stockpicker_dagster.trading.proposal import StoredProposal, read_proposal, state_of, states_of
+from stockpicker_dagster.trading.shortfall import Shortfall
+from stockpicker_dagster.trading.shortfall import shortfall as implementation_shortfall
 from stockpicker_dagster.trading.trader_reports import trader_of
 
 ZERO = Decimal(0)
@@ -61,6 +64,8 @@ class ExecutionView:
     """Orders in the approved proposal."""
     shortfall: Decimal
     """What all fills cost against their reference prices, in currency, commission included."""
+    implementation: Shortfall | None
+    """The implementation shortfall, order by order; None until the prices of the session traded in are stored."""
     books: str
     """What the account's trader says of itself and of its books; empty where the account has none."""
 
@@ -138,7 +143,17 @@ def execution(desk: Desk, reference: str) -> ExecutionView | None:
     )
     trader = trader_of(desk.database, document.account)
     books = trader.sentence(desk.now()) if trader else ""
-    return ExecutionView(line, orders, len(document.orders), shortfall, books)
+    return ExecutionView(line, orders, len(document.orders), shortfall, _implementation(desk, stored), books)
+
+
+def _implementation(desk: Desk, stored: StoredProposal) -> Shortfall | None:
+    """Known the next morning, as a rule; where the strategy or its prices are gone, it is not known any more."""
+    document, form = stored.document, desk.forms().get(stored.document.strategy)
+    if form is None or document.trade_session not in desk.days(f"{form.prices.key}/prices"):
+        return None
+    symbols = [order.symbol for order in document.orders]
+    prices = day_prices(desk.lake, form, document.trade_session, symbols)
+    return None if prices is None else implementation_shortfall(desk.database, stored.id, prices)
 
 
 def _line(row: Row[Any], state: str) -> ExecutionLine:

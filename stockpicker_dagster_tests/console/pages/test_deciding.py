@@ -1,15 +1,19 @@
 """Deciding on a page: what is decided is what the ledger records, by whom it was, once, with a reason, as text."""
 
 import html
-from datetime import date
+from datetime import date, timedelta
 
+import polars as pl
 import pytest
 
+from stockpicker_dagster.components.origins import day_prices
 from stockpicker_dagster.trading import accounts
 from stockpicker_dagster.trading.flatten import propose_flattening
 from stockpicker_dagster.trading.proposal import load
-from stockpicker_dagster_tests.console.site import BASE, Site, hidden
+from stockpicker_dagster.trading.shortfall import shortfall
+from stockpicker_dagster_tests.console.site import BASE, STRATEGY, Site, hidden
 from stockpicker_dagster_tests.trading.conftest import TradingDesk
+from stockpicker_dagster_tests.training import small_strategy
 
 TARGETS, PRICES = {"AAA": 0.4, "BBB": -0.4}, {"AAA": 20.0, "BBB": 50.0}
 
@@ -108,6 +112,25 @@ def test_what_was_executed_is_shown_with_its_fills(site: Site, proposal: str, tr
     assert {each["symbol"]: each["filled"] for each in shown["orders"]} == {
         order.symbol: f"{order.filled:f}" for order in report.orders
     }
+
+
+def test_the_shortfall_is_told_once_the_prices_of_the_session_are_there(site: Site) -> None:
+    """Decided the session before the last that is stored, so that the prices traded on are there."""
+    before, last = small_strategy.TESTED[-2:]
+    names = small_strategy.PRICES.filter(pl.col("date") == last)["symbol"].sort()[:2].to_list()
+    trading = TradingDesk(site.database, session=before, now=site.deployment.now() - timedelta(days=1))
+    assert before + timedelta(days=1) == last
+    made = trading.propose({names[0]: 0.4, names[1]: -0.4}, {names[0]: 20.0, names[1]: 50.0}, strategy=STRATEGY)
+    assert made.id is not None, made.reason
+    trading.approve(made.id, "ada")
+    trading.execute(made.id)
+    page = site.browser("vera").get(f"/executions/{made.id}").text
+    prices = day_prices(site.lake, site.parts.desk.form(STRATEGY), last, names)
+    assert prices is not None
+    told = shortfall(site.database, made.id, prices)
+    assert "Implementation shortfall" in page
+    for figure in (told.total, told.summed("delay"), told.summed("trading"), *(order.total for order in told.orders)):
+        assert f"{figure:,.2f}" in page
 
 
 def test_what_changed_is_said_against_the_proposal_before(site: Site, trading: TradingDesk) -> None:
