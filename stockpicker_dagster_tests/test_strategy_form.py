@@ -243,6 +243,12 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ),
     ("training.volume_gb", {"platform": "sagemaker", "volume_gb": 0}, ["0", "greater than or equal to 1"]),
     ("training.max_wait_hours", {"platform": "sagemaker", "max_wait_hours": 1}, ["max_wait_hours 1", "raise it"]),
+    ("training.scoring", {"scoring": "batch"}, ["'batch'", "'process'", "'transform'", "'serverless'", "'endpoint'"]),
+    (
+        "training.scoring_instance_type",
+        {"platform": "sagemaker", "scoring_instance_type": "ml.t3.medium"},
+        ["scoring_instance_type 'ml.t3.medium' cannot score", "such as ml."],
+    ),
     ("training.max_hours", {"max_hours": 0}, ["0", "greater than 0"]),
     ("backtest.long", {"long": 0}, ["0", "greater than 0"]),
     ("backtest.long", {"long": 2.5}, ["2.5", "neither a number of stocks nor a fraction"]),
