@@ -201,7 +201,7 @@ def _decide(proposal: str, decision: Any, reason: str, login: str | None) -> tup
     known = load(deployment.database, proposal)
     if decision == "approve" and known.state in ("approved", "executing"):
         click.echo(f"{known.id}: already {known.state}")
-        if known.document.mode != "paper":
+        if not _executed_here(known.document):
             return None
         return known.document.strategy, known.document.session
     decided = decide(
@@ -216,9 +216,19 @@ def _decide(proposal: str, decision: Any, reason: str, login: str | None) -> tup
         click.echo(f"{decided.proposal}: {decided.approvals} of {decided.approvals_needed} approvals; more are needed")
         return None
     click.echo(f"{decided.proposal}: {decided.outcome}")
-    if decided.outcome != "approved" or known.document.mode != "paper":
+    if decided.outcome != "approved" or not _executed_here(known.document):
         return None
     return known.document.strategy, known.document.session
+
+
+def _executed_here(document: Any) -> bool:
+    """Whether the strategy's `executions` asset may execute it; else its trader does."""
+    from stockpicker_dagster.trading.flatten import UNBOUND
+
+    if document.mode == "paper" and document.strategy != UNBOUND:
+        return True
+    _say(f"the trader of account {document.account} executes it")
+    return False
 
 
 def _show_executions(strategy: str, session: date) -> None:

@@ -35,6 +35,9 @@ _ORDERS: Mapping[str, str] = {"now": "day", "open": "opg", "close": "cls"}
 _DOCUMENTS = 5
 """How many of the account's last proposals are looked through for a price of what is held."""
 
+UNBOUND = "flatten"
+"""The strategy that such a proposal names where none has traded in the account yet."""
+
 ZERO = Decimal(0)
 
 
@@ -77,7 +80,7 @@ def propose_flattening(
         session, expires_at = trading_calendar(EXCHANGE).previous_session(trade_session), times.expires_at
     document = build(
         account,
-        strategy=account.strategy or "flatten",
+        strategy=account.strategy or UNBOUND,
         author=who,
         limits=account.limits,
         session=session,

@@ -65,6 +65,9 @@ def test_a_flattening_is_proposed_with_what_to_type_next(deployment: Deployment)
         with deployment.database.connect() as connection:
             [proposal] = connection.execute(ledger.proposals.select()).all()
         assert f"`stockpicker approve {proposal.id}`" in text
+        said = run("approve", proposal.id)
+        assert f"{proposal.id}: approved" in said
+        assert "the trader of account us executes it" in said
         assert "no account 'them'" in run("flatten", "them", fails=True)
 
 
