@@ -99,7 +99,7 @@ def _trader_lines(trader: str) -> list[str]:
         f"GRANT UPDATE (cash, strategy, booked_through) ON accounts TO {trader};",
         f"GRANT UPDATE ON counters TO {trader};",
         f"GRANT INSERT ON outcomes TO {trader};",
-        f"GRANT DELETE ON open_proposals TO {trader};",
+        f"GRANT INSERT, DELETE ON open_proposals TO {trader};",
     ]
 
 

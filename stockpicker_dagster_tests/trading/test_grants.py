@@ -1,7 +1,7 @@
 """On PostgreSQL the Dagster role cannot write decisions, nor anything that is sent for a live account."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,9 +12,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.storage.database import migrate, open_database, transaction
-from stockpicker_dagster.trading import ledger
+from stockpicker_dagster.trading import ledger, locks
 from stockpicker_dagster.trading.accounts import ensure_paper_account
+from stockpicker_dagster.trading.approval import expire_due
+from stockpicker_dagster.trading.flatten import propose_flattening
 from stockpicker_dagster.trading.grants import grant_script
+from stockpicker_dagster.trading.trader_reports import tell
 from stockpicker_dagster_tests.trading.conftest import TradingDesk
 
 NOW = datetime(2024, 3, 5, 1, 15, tzinfo=UTC)
@@ -138,6 +141,23 @@ def test_a_trader_executes(as_role: Any) -> None:
     assert trader.execute(proposal).status == "finished"
     assert trader.broker().positions() == {"AAA": Decimal(980), "BBB": Decimal(-2450)}
     assert desk.session == date(2024, 3, 4)
+
+
+def test_a_trader_says_how_it_is_and_gives_a_suspended_execution_its_account_back(as_role: Any) -> None:
+    engine, desk = as_role("trader"), TradingDesk(as_role("desk"), account="fourth")
+    desk.rebalance({"AAA": 0.5, "BBB": -0.5}, PRICES)
+    under_way = desk.proposed({"AAA": 0.2, "BBB": -0.2}, PRICES)
+    desk.approve(under_way)
+    desk.market.opened = False
+    assert desk.execute(under_way).status == "working"
+    asked = {"venue": desk.market, "latest_stored": desk.session}
+    flattening = propose_flattening(desk.engine, "fourth", "os:risk", desk.now, **asked)
+    lock = locks.take(engine, "fourth")
+    tell(engine, lock, NOW, NOW, "waits", "", None)
+    locks.release(engine, lock)
+    assert expire_due(engine, desk.now + timedelta(days=2)) == [flattening]
+    with engine.connect() as connection:
+        assert ledger.holds_account(connection, under_way)
 
 
 @pytest.mark.parametrize("names", [("a; DROP TABLE x", "b", "c"), ("a", "a", "c"), ("A", "b", "c"), ("", "b", "c")])
