@@ -105,6 +105,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 def account(monkeypatch: pytest.MonkeyPatch, held: Sequence[str] = (), booked: date | None = None) -> None:
     monkeypatch.setattr(account_orders, "held_symbols", lambda engine, name: list(held))
     monkeypatch.setattr(account_orders, "booked_through", lambda engine, name: booked)
+    monkeypatch.setattr(account_orders, "fees_of_borrowed", lambda *_: [])
 
 
 def propose() -> account_orders.Proposed:

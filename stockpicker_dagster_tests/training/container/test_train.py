@@ -140,7 +140,7 @@ def test_a_model_that_cannot_be_written_is_a_failure_that_says_so(lay: Lay, monk
 
 def test_the_container_takes_train_and_serve_and_never_loads_dagster(lay: Lay) -> None:
     code, _, errors = _ended(_start(lay(), CONTAINER, "learn"))
-    assert (code, errors) == (2, f"usage: python -m {CONTAINER} train|serve; given: learn\n")
+    assert (code, errors) == (2, f"usage: python -m {CONTAINER} train|serve|compute; given: learn\n")
     script = f"""
 import sys
 import {CONTAINER}.train, {CONTAINER}.serve, {CONTAINER}.channels, stockpicker_dagster.training.models

@@ -2,10 +2,11 @@
 
 import http.client
 import re
+import shutil
 import tarfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stockpicker_dagster.training.container.layout import Layout
@@ -99,7 +100,20 @@ def unpack(location: str, target: Path) -> None:
                     place.write_bytes(file.read_bytes())
         else:
             with tarfile.open(source) as archive:
-                # Nothing in it can be written elsewhere, be a device, or be run.
-                archive.extractall(target, filter="data")
+                for member in archive:
+                    _unpack_file(archive, member, target)
     except (OSError, tarfile.TarError) as error:
         raise PlatformFailure(f"Failed to download model data from {location!r}: {error}") from error
+
+
+def _unpack_file(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """Puts one plain file under `target`; nothing else is made, nowhere else, and nothing that can be run."""
+    if member.isdir():
+        return
+    name, content = PurePosixPath(member.name), archive.extractfile(member) if member.isfile() else None
+    if content is None or name.is_absolute() or ".." in name.parts:
+        raise tarfile.TarError(f"{member.name!r} is no plain file of the model's own folder")
+    place = target / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with content, place.open("wb") as file:
+        shutil.copyfileobj(content, file)
