@@ -1,5 +1,6 @@
 """Accounts at brokers' loopback servers, with the steps of a rebalance as short calls: a plan, approval, fills."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -29,7 +30,7 @@ WEDNESDAY = date(2024, 3, 6)
 ROOMY = {"net": Decimal(1), "position": Decimal(1), "order_notional": Decimal(1_000_000), "gross": Decimal(2)}
 
 
-class Stand:
+class Stand(ABC):
     """One account at one broker, with the steps of a rebalance as short calls."""
 
     kind = ""
@@ -58,9 +59,9 @@ class Stand:
         self.kept = self.kept or self.reach(engine, account)
         return self.kept
 
+    @abstractmethod
     def reach(self, engine: Engine, account: str) -> Broker:
         """A fresh adapter."""
-        raise NotImplementedError
 
     def propose(self, targets: Mapping[str, float], **more: Any) -> desk.ProposalOutcome:
         asked: dict[str, Any] = {
