@@ -181,7 +181,20 @@ def test_cash_positions_and_costs_balance_every_day(seed: int, rules: Rules) -> 
 def test_a_day_of_the_book_ignores_everything_after_it(seed: int, rules: Rules, count: int) -> None:
     """Byte for byte, with symbols that list and delist after the cut."""
     world = random_world(seed)
-    whole, cut = back_test(world, rules), back_test(world.until(count), rules)
+    same_until(count, back_test(world, rules), back_test(world.until(count), rules))
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.sampled_from(DEMANDING_RULES), st.integers(1, 99))
+def test_exposures_volatility_targets_and_every_cost_ignore_what_comes_after(
+    seed: int, rules: Rules, count: int
+) -> None:
+    world = random_world(seed, sessions=100, names=10)
+    same_until(count, full_back_test(world, rules), full_back_test(world.until(count), rules))
+
+
+def same_until(count: int, whole: BookHistory, cut: BookHistory) -> None:
+    """The first `count` sessions of a history are those of one that knew no more, byte for byte."""
     kept = len(cut.symbols)
     assert whole.symbols[:kept] == cut.symbols
     for name, values in daily_arrays(cut).items():
