@@ -382,6 +382,7 @@ def plan(engine: Any, session: date, wanted: Mapping[str, float], now: datetime)
         session=session,
         targets=wanted,
         reference_prices=dict.fromkeys({*wanted, *desk.held_symbols(engine, "paper")}, 50.0),
+        volumes=dict.fromkeys(wanted, 1e9),
         corporate_actions=(),
         venue=Market(),
         venue_name="always open",

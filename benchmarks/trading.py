@@ -91,6 +91,7 @@ class Rebalances:
             session=session,
             targets=dict(zip(self.prices, weights.tolist(), strict=True)),
             reference_prices=self.prices,
+            volumes=dict.fromkeys(self.prices, 1e9),
             corporate_actions=(),
             venue=self.market,
             venue_name="set",

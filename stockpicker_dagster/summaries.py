@@ -388,6 +388,8 @@ def _proposal_text(summary: StrategySummary) -> str:
         f"({document.mode}), to fill at the open of {document.trade_session}",
         _waits_for(proposal),
     ]
+    if document.over_volume:
+        lines.append(f"  {document.less_opened}")
     for order in document.orders[:_ORDERS_SHOWN]:
         stock = _called(order.symbol, summary.tickers)
         lines.append(f"  {order.side:<6} {order.quantity:>8} {stock:<8} at about {order.reference_price}")

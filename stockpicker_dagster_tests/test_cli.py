@@ -144,6 +144,7 @@ def test_approving_twice_decides_once_and_a_denial_after_it_is_refused(run: Run)
         session=session,
         targets=dict(zip(prices, (0.2, 0.2, -0.2, -0.2), strict=False)),
         reference_prices=prices,
+        volumes=dict.fromkeys(prices, 1e9),
         corporate_actions=[],
         venue=market.venue(),
         venue_name="simulated",

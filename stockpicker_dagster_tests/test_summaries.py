@@ -289,13 +289,15 @@ def test_the_reason_why_nothing_is_proposed_is_told_once(stored: Stored, note: s
 def test_the_proposal_of_the_session_is_named_with_its_orders(own: Callable[[pl.DataFrame], Stored]) -> None:
     place = own(no_delistings())
     desk = TradingDesk(place.deployment.database, session=LAST, now=datetime(2022, 9, 1, 1, 15, tzinfo=UTC))
-    identity = desk.proposed({"AAA": 0.5, "BBB": -0.5}, {"AAA": 50.0, "BBB": 20.0})
+    targets, thin = {"AAA": 0.5, "BBB": -0.5}, {"AAA": 9_500.0, "BBB": 1e9}
+    identity = desk.propose(targets, {"AAA": 50.0, "BBB": 20.0}, volumes=thin).id
     proposed = place.summary()
     document, text = strict(proposed), as_text(proposed)
     assert document["no_proposal"] == ""
     assert document["proposal"]["id"] == identity  # type: ignore[index]
     assert f"proposed rebalance {identity}: 2 orders for account 'paper' (paper)" in text
     assert "nothing is sent before" in text
+    assert "  Less is opened than planned, for the limit `volume_share` of 0.1 of a mean day: AAA\n" in text
     # 100,000 of equity, less what is kept back for costs.
     orders = {each["symbol"]: each for each in document["proposal"]["orders"]}  # type: ignore[index]
     assert (orders["AAA"]["side"], orders["BBB"]["side"]) == ("buy", "short")

@@ -13,6 +13,7 @@ import polars as pl
 
 from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.market.calendar import TradingCalendar
+from stockpicker_dagster.market.daily_volume import mean_daily_volumes
 from stockpicker_dagster.market.identity import REUSED_AFTER
 from stockpicker_dagster.market.identity_records import identities_in_force
 from stockpicker_dagster.market.sources import Venue
@@ -55,6 +56,9 @@ exact decimals, as the ledger has them; price is the mean fill price, null witho
 _STALE_SESSIONS = (10, REUSED_AFTER + DELISTED_AFTER)
 """How many sessions back a price is looked for where a held stock did not trade on the planned session: nearly all have
 one in the first of them, and who has none in the last counts as delisted."""
+
+VOLUME_SESSIONS = 20
+"""Over how many sessions, up to the planned one, the daily volume is averaged that an opening is measured against."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def propose_rebalance(
         session=session,
         targets=dict(targets.select("symbol", "target_weight").iter_rows()),
         reference_prices=references,
+        volumes=_mean_volumes(form, lake, session, targets["symbol"]),
         corporate_actions=list(_corporate_actions(deployment, form, session)),
         venue=venue,
         venue_name=form.prices.key,
@@ -182,6 +187,13 @@ def _last_prices(
             closes = lake.read(table, days).filter(pl.col("symbol").is_in(missing)).sort("date")
             found |= dict(closes.group_by("symbol").agg(pl.col("close").last()).iter_rows())
     return found
+
+
+def _mean_volumes(form: StrategyForm, lake: Lake, session: date, symbols: pl.Series) -> dict[str, float]:
+    """Mean daily volumes in shares of the session, known by its close; fewer sessions where the prices begin."""
+    days = form.calendar.sessions(form.prices.start, session)[-VOLUME_SESSIONS:]
+    rows = lake.read(f"{form.prices.key}/prices", days).filter(pl.col("symbol").is_in(symbols.implode()))
+    return mean_daily_volumes(rows, len(days))
 
 
 def _corporate_actions(deployment: Deployment, form: StrategyForm, session: date) -> Iterator[CorporateAction]:

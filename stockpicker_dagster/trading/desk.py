@@ -42,6 +42,8 @@ ZERO = Decimal(0)
 _BASIS_POINT = Decimal("0.0001")
 RECONCILED_WITHIN = timedelta(hours=1)
 """How old the agreement of the books may be that a plan for a live account rests on."""
+_NAMED = 5
+"""How many names a sentence lists."""
 
 Connect = Callable[[Engine, str], Broker]
 """From an account to its broker."""
@@ -69,6 +71,7 @@ def propose(
     session: date,
     targets: Mapping[str, float],
     reference_prices: Mapping[str, float],
+    volumes: Mapping[str, float],
     corporate_actions: Iterable[CorporateAction],
     venue: "Venue",
     venue_name: str,
@@ -85,17 +88,20 @@ def propose(
     """Turns the account-free plan of `session` into a registered proposal, or says why there is none.
 
     `targets` are signed weights of equity and `reference_prices` closing prices of `session` in currency as traded, for
-    the targets and for everything held (`held_symbols`). `corporate_actions` are those after `booked_through` up to
-    `session`; the embedded broker books them before planning, a real one knows its own. `tickers` says what securities
-    are called in the session traded in, where that is not their id (None: their ticker is another one's now). The
-    account is made on paper if there is none. There is no proposal, with a reason, where `session` is not the venue's
-    current one, the window is closed, trading is halted, the books differ, a decided proposal is not ended, a limit
-    would be broken, the broker would refuse an order, a held name has no price, or nothing is to trade.
-    Raises `InvalidInput` for limits that do not exist or loosen the account's, and for figures that cannot be.
+    the targets and for everything held (`held_symbols`). `volumes` are mean daily volumes in shares, as they count in
+    `session`, up to its close: an opening is made as small as the limit on its share of it asks for, and a name without
+    one is not opened. `corporate_actions` are those after `booked_through` up to `session`; the embedded broker books
+    them before planning, a real one knows its own. `tickers` says what securities are called in the session traded in,
+    where that is not their id (None: their ticker is another one's now). The account is made on paper if there is none.
+    There is no proposal, with a reason, where `session` is not the venue's current one, the window is closed, trading
+    is halted, the books differ, a decided proposal is not ended, a limit would be broken, the broker would refuse an
+    order, a held name has no price, or nothing is to trade. Raises `InvalidInput` for limits that do not exist or
+    loosen the account's, and for figures that cannot be.
     """
     account = accounts.ensure_paper_account(engine, account_id, now)
     allowed = risk.tightened(account.limits, limits)
     weights, prices = _decimals(targets, "the target weight"), _decimals(reference_prices, "the price")
+    traded = _decimals(volumes, "the daily volume")
     try:
         able = capabilities_of(account.broker)
         _refuse_other_market(account, able, venue)
@@ -104,7 +110,7 @@ def propose(
         _book(engine, account.id, broker, corporate_actions, session, now)
         books = _read_books(engine, account.id, broker)
         names, weights = _names(account, weights, books, tickers or {})
-        plan, equity = _plan(account, allowed, able, weights, prices, books, session, venue)
+        plan, equity = _plan(account, allowed, able, weights, prices, traded, books, session, venue)
         times = _times(able, venue.trade_session(session), len(plan.orders), closes, now)
         document = build(
             account,
@@ -121,6 +127,7 @@ def propose(
             targets=weights,
             prices=prices,
             plan=plan,
+            volumes=traded,
             model_id=model_id,
             data_version=data_version,
             code_version=code_version,
@@ -137,9 +144,8 @@ def propose(
     except (_NoProposal, ProposalRefused, UnpricedHolding, AccountBoundElsewhere, BrokerUnavailable) as reason:
         return ProposalOutcome(None, None, str(reason))
     until = document.decidable_until
-    return ProposalOutcome(
-        identity, document, f"proposal {identity} waits for a decision until {until:%Y-%m-%d %H:%M} UTC"
-    )
+    sentence = f"proposal {identity} waits for a decision until {until:%Y-%m-%d %H:%M} UTC"
+    return ProposalOutcome(identity, document, "; ".join([sentence, *_told_over_volume(plan, allowed, traded)]))
 
 
 def execute_approved(
@@ -458,6 +464,7 @@ def _plan(
     able: Capabilities,
     targets: Mapping[str, Decimal],
     prices: Mapping[str, Decimal],
+    volumes: Mapping[str, Decimal],
     books: _Books,
     session: date,
     venue: "Venue",
@@ -470,7 +477,8 @@ def _plan(
     equity = state.equity(prices)
     if equity <= 0:
         raise _NoProposal(f"the equity of account {account.id!r} is {equity:.2f}; nothing can be sized on it")
-    bounds = Bounds(limits.position, limits.gross, limits.order_notional)
+    may_open = risk.opening_shares(limits, volumes)
+    bounds = Bounds(limits.position, limits.gross, limits.order_notional, may_open)
     tradable = Tradable(
         # Openings are limit orders, unless the broker is its own auction.
         fractional_longs=able.fractional_longs and ("limit", "day") in able.fractional_orders,
@@ -478,12 +486,28 @@ def _plan(
     )
     plan = plan_orders(targets, prices, books.held, equity, account.policy, tradable, books.at_work, bounds)
     if not plan.orders:
-        raise _NoProposal(f"nothing to trade: account {account.id!r} holds what {session} asks for")
+        told = _told_over_volume(plan, limits, volumes)
+        asked = f"may not trade what {session} asks for" if told else f"holds what {session} asks for"
+        raise _NoProposal("; ".join([f"nothing to trade: account {account.id!r} {asked}", *told]))
     age = (venue.trade_session(session) - session).days
-    breaches = risk.check(plan.orders, limits, state, prices, age)
+    breaches = risk.check(plan.orders, limits, state, prices, age, risk.Market(volumes=volumes))
     if breaches:
         raise _NoProposal("limits would be broken: " + "; ".join(breach.message for breach in breaches))
     return plan, equity
+
+
+def _told_over_volume(plan: Plan, limits: risk.Limits, volumes: Mapping[str, Decimal]) -> list[str]:
+    """What is opened less of than was planned, the first names with their figures; nothing where nothing is."""
+    if not plan.over_volume:
+        return []
+    opened = {order.symbol: order.quantity for order in plan.orders if order.phase == "openings"}
+    figures = [
+        f"{opened.get(symbol, ZERO)} of {wanted} shares of {symbol}, whose mean daily volume is "
+        + (f"{volumes[symbol]:.0f}" if symbol in volumes else "not known")
+        for symbol, wanted in sorted(plan.over_volume.items())
+    ]
+    more = f" and {len(figures) - _NAMED} more" if len(figures) > _NAMED else ""
+    return [f"the limit `volume_share` of {limits.volume_share} lets it open {', '.join(figures[:_NAMED])}{more}"]
 
 
 def _decimals(figures: Mapping[str, float], what: str) -> dict[str, Decimal]:

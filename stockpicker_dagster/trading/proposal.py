@@ -44,6 +44,7 @@ _DENIER = (
 _COLLAR_STEP = Decimal("0.0001")
 _CENT = Decimal("0.01")
 _MAKING = ("created_at", "expires_at", "decide_by", "run")
+_NAMED = 12
 _REFERENCE = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -83,9 +84,10 @@ class ProposalDocument:
     `session` is the trading day whose close the plan follows, `trade_session` the one whose open fills it; both prices
     and targets are those of `session`. It is void from `expires_at` on. `kind` is `rebalance` or `flatten`, which only
     reduces and passes a halt. Nobody decides from `decide_by` on, where it is given, else from `expires_at` on.
-    `broker_account` is the broker's number of the account, `volumes` mean daily volumes in shares, empty where they are
-    not known, and `run` the Dagster run that made the plan. `tickers` are what the broker calls securities whose ticker
-    is not their id.
+    `broker_account` is the broker's number of the account, and `run` the Dagster run that made the plan. `volumes` are
+    mean daily volumes in shares; nothing is opened in a name without one. `over_volume` names what less is opened of
+    than was planned, for its share of that. `tickers` are what the broker calls securities whose ticker is not their
+    id.
     """
 
     account: str
@@ -121,11 +123,22 @@ class ProposalDocument:
     run: str = field(default="", metadata=LATER)
     decide_by: datetime | None = field(default=None, metadata=LATER)
     tickers: Mapping[str, str] = field(default_factory=dict, metadata=LATER)
+    over_volume: tuple[str, ...] = field(default=(), metadata=LATER)
 
     @property
     def decidable_until(self) -> datetime:
         """When deciding and claiming end."""
         return self.decide_by or self.expires_at
+
+    @property
+    def less_opened(self) -> str:
+        """A sentence on `over_volume`, for people."""
+        called = [self.tickers.get(symbol, symbol) for symbol in self.over_volume]
+        more = f" and {len(called) - _NAMED} more" if len(called) > _NAMED else ""
+        return (
+            f"Less is opened than planned, for the limit `volume_share` of {self.limits.volume_share} of a mean day: "
+            f"{', '.join(called[:_NAMED])}{more}"
+        )
 
     def to_bytes(self) -> bytes:
         """The canonical bytes, which are what is stored, decided on and executed."""
@@ -242,6 +255,7 @@ def build(
         run=run,
         decide_by=None if decide_by is None else decide_by.astimezone(UTC),
         tickers={security: ticker for security, ticker in (tickers or {}).items() if security in concerned},
+        over_volume=tuple(sorted(plan.over_volume)),
     )
 
 
@@ -567,8 +581,9 @@ def _parse(body: dict[str, Any]) -> ProposalDocument:
         body[name] = {symbol: Decimal(figure) for symbol, figure in body[name].items()}
     if "volumes" in body:
         body["volumes"] = {symbol: Decimal(figure) for symbol, figure in body["volumes"].items()}
-    for name in ("without_price", "too_small"):
-        body[name] = tuple(body[name])
+    for name in ("without_price", "too_small", "over_volume"):
+        if name in body:
+            body[name] = tuple(body[name])
     body["orders"] = tuple(_parse_order(order) for order in body["orders"])
     return ProposalDocument(**body)
 

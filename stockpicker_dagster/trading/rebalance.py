@@ -2,9 +2,10 @@
 
 The wanted shares of a name are `equity x (1 - cash buffer) x weight / price`, truncated toward zero to whole lots (or
 to thousandths of a share, for longs, where the broker holds fractions). Turnover is scaled down to its cap, small
-changes are left out, and the net value that truncation left over is repaired one lot at a time. A position never
-crosses zero in one order: a change of sign is a closing order and, in a later phase, an opening one. Whether the result
-is allowed is asked in `risk`.
+changes are left out, and the net value that truncation left over is repaired one lot at a time. What may not be opened
+for its share of the daily volume is not opened on the other side either. A position never crosses zero in one order: a
+change of sign is a closing order and, in a later phase, an opening one. Whether the result is allowed is asked in
+`risk`.
 """
 
 from collections.abc import Mapping
@@ -90,7 +91,8 @@ class Plan:
 
     `without_price`: targets that could not be sized. `too_small`: changes under the band or the minimum notional.
     `busy`: names with orders at work already, which are left alone. `turnover_scale`: by how much changes were scaled
-    down for the cap, 1 where they were not.
+    down for the cap, 1 where they were not. `over_volume`: the shares that openings beyond their bound would have had,
+    by symbol.
     """
 
     orders: tuple[PlannedOrder, ...]
@@ -98,6 +100,7 @@ class Plan:
     too_small: tuple[str, ...]
     busy: tuple[str, ...] = ()
     turnover_scale: Decimal = _ONE_SHARE
+    over_volume: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,20 @@ WHOLE_SHARES = Venue()
 
 @dataclass(frozen=True)
 class Bounds:
-    """What repairing the net may not exceed: one position's and the book's gross weight, and one order's currency."""
+    """What repairing the net may not exceed: one position's and the book's gross weight, and one order's currency.
+
+    `opening_shares`: the most shares of one opening, by symbol; nothing is opened in a name that is not there. None: no
+    such bound.
+    """
 
     position: Decimal
     gross: Decimal
     order_notional: Decimal
+    opening_shares: Mapping[str, Decimal] | None = None
+
+    def may_open(self, symbol: str) -> Decimal | None:
+        """The most shares of one opening of the symbol; None where there is no bound."""
+        return None if self.opening_shares is None else self.opening_shares.get(symbol, ZERO)
 
 
 def plan_orders(
@@ -145,6 +157,8 @@ def plan_orders(
 
     Names held and not targeted are closed. A target without a price is left out and reported, and so is a name of which
     orders are `at_work` (signed shares that are still to be traded by them). Repairing the net keeps within `bounds`.
+    Openings keep within theirs, and what one side may not open is left out of the other's openings, in proportion, so
+    that the book's net value stays as it was targeted, as far as there are openings on that side.
     Raises `UnpricedHolding` listing held names without a price, and `InvalidInput` for equity or prices that are not
     positive, or holdings that are not whole shares where only those are traded.
     """
@@ -169,6 +183,7 @@ def plan_orders(
         changes[symbol] = _Change(symbol, now, wanted, exact, prices[symbol], step)
     if venue.fractional_longs:
         _balance_with_fractions(changes, equity, bounds)
+    over_volume = _limit_openings(changes, bounds)
     scale = _scale_turnover(changes, equity, policy)
     too_small = _leave_small_changes(changes, equity, policy)
     _repair_net(changes, equity, policy, bounds)
@@ -178,7 +193,9 @@ def plan_orders(
         traded = sum((leg.signed_quantity for leg in orders if leg.symbol == symbol), ZERO)
         if change.now + traded != change.wanted:
             too_small.add(symbol)
-    return Plan(tuple(orders), tuple(without_price), tuple(sorted(too_small)), tuple(sorted(busy)), scale)
+    return Plan(
+        tuple(orders), tuple(without_price), tuple(sorted(too_small)), tuple(sorted(busy)), scale, dict(over_volume)
+    )
 
 
 def target_shares(weight: Decimal, price: Decimal, equity: Decimal, policy: Policy) -> Decimal:
@@ -208,6 +225,24 @@ class _Change:
     @property
     def notional(self) -> Decimal:
         return abs(self.wanted - self.now) * self.price
+
+    @property
+    def kept(self) -> Decimal:
+        """What an opening adds to: the signed shares of today on the wanted side, none where it changes its sign."""
+        return self.now if self.now * self.wanted > 0 else ZERO
+
+    @property
+    def opened(self) -> Decimal:
+        """How many shares are opened, positive."""
+        return max(abs(self.wanted) - abs(self.kept), ZERO)
+
+    def open_at_most(self, shares: Decimal) -> None:
+        """Opens no more than so many shares, in whole lots."""
+        if not self.opened:
+            return
+        sign = _ONE_SHARE.copy_sign(self.wanted)
+        self.exact = self.kept + sign * min(max(abs(self.exact) - abs(self.kept), ZERO), shares)
+        self.wanted = self.kept + sign * min(self.opened, _truncated(shares, self.step))
 
     @property
     def full_exit(self) -> bool:
@@ -254,6 +289,29 @@ def _balance_with_fractions(changes: Mapping[str, _Change], equity: Decimal, bou
             change.exact = min(change.exact, bounds.position * equity / change.price)
         if abs(change.now - change.exact) >= change.step:
             change.wanted = _truncated(change.exact, change.step)
+
+
+def _limit_openings(changes: Mapping[str, _Change], bounds: Bounds | None) -> dict[str, Decimal]:
+    """Keeps every opening within its bound, and the net value where it was; returns what was wanted beyond, by name.
+
+    What one side may not open is taken from the openings of the other side, from each in proportion to its value.
+    """
+    over: dict[str, Decimal] = {}
+    missing = ZERO
+    for change in changes.values():
+        bound = None if bounds is None else bounds.may_open(change.symbol)
+        if bound is None or change.opened <= bound:
+            continue
+        over[change.symbol], before = change.opened, change.exact
+        change.open_at_most(bound)
+        missing += (before - change.exact) * change.price
+    other = [change for change in changes.values() if change.opened and change.wanted * missing < 0]
+    value = sum((abs(change.exact - change.kept) * change.price for change in other), ZERO)
+    if missing and value:
+        left = max(1 - abs(missing) / value, ZERO)
+        for change in other:
+            change.open_at_most(abs(change.exact - change.kept) * left)
+    return over
 
 
 def _scale_turnover(changes: Mapping[str, _Change], equity: Decimal, policy: Policy) -> Decimal:
@@ -333,6 +391,9 @@ def _cost_of(change: _Change, lot: Decimal, equity: Decimal, policy: Policy, bou
     if not tried.worth_trading(equity, policy) or len(tried.legs(policy)) != len(change.legs(policy)):
         return None
     if bounds is not None and any(leg.notional > bounds.order_notional for leg in tried.legs(policy)):
+        return None
+    bound = None if bounds is None else bounds.may_open(change.symbol)
+    if bound is not None and tried.opened > bound:
         return None
     return tried.notional - change.notional
 

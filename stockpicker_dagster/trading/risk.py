@@ -29,9 +29,9 @@ class Limits:
     `net`: absolute value of longs less shorts. `turnover`: value traded by one proposal. `orders`: orders in one
     proposal. `price_age_days`: calendar days from the session of the reference prices to the session traded in.
     `collar`: largest move of a price away from its reference. `buying_power`: gross value with a reserve of 3 % on new
-    shorts. `volume_share`: shares of one opening, as a fraction of the name's mean daily volume. `daily_loss`: what the
-    account may lose from the start of a session before nothing more is opened in it. `orders_per_minute`: orders sent
-    within any minute. `restricted`: names in which nothing may be opened.
+    shorts. `volume_share`: shares of one opening, as a fraction of the name's mean daily volume, which has to
+    be known. `daily_loss`: what the account may lose from the start of a session before nothing more is opened in it.
+    `orders_per_minute`: orders sent within any minute. `restricted`: names in which nothing may be opened.
     """
 
     order_notional: Decimal = Decimal(250_000)
@@ -78,12 +78,13 @@ class AccountState:
 class Market:
     """What is known of the market beside prices; what is not known is not checked.
 
-    `volumes`: mean daily volume in shares by symbol. `borrow`: whether shares can be borrowed by symbol, `easy`,
+    `volumes`: mean daily volume in shares by symbol; nothing may be opened in a name that is missing there (None: no
+    volume of any name is known, and none is checked). `borrow`: whether shares can be borrowed by symbol, `easy`,
     `hard`, `none` or `unknown`. `start_equity`: what the account was worth when the session's trading began, in
     currency. `buying_power`: what the broker says may still be opened, in currency.
     """
 
-    volumes: Mapping[str, Decimal] = field(default_factory=dict)
+    volumes: Mapping[str, Decimal] | None = None
     borrow: Mapping[str, str] = field(default_factory=dict)
     start_equity: Decimal | None = None
     buying_power: Decimal | None = None
@@ -186,16 +187,30 @@ def _opening_breaches(
         symbol = order.symbol
         if symbol in limits.restricted:
             yield Breach("restricted", symbol, "openings", f"{symbol}: nothing may be opened in it, it is restricted")
-        volume = market.volumes.get(symbol)
-        if volume is not None and order.quantity > limits.volume_share * volume:
-            share = order.quantity / volume if volume else Decimal("Infinity")
-            yield _breach("volume_share", "share of the daily volume", share, limits.volume_share, symbol, "openings")
+        if market.volumes is not None:
+            yield from _volume_breaches(order, limits, market.volumes.get(symbol))
         borrow = market.borrow.get(symbol, "unknown")
         if order.side == "short" and borrow in ("none", "hard"):
             message = f"{symbol}: its shares are {borrow} to borrow, and only what is easy to borrow is sold short"
             yield Breach("borrow", symbol, "openings", message)
         if loss > limits.daily_loss:
             yield _breach("daily_loss", "loss since the session began", loss, limits.daily_loss, symbol, "openings")
+
+
+def opening_shares(limits: Limits, volumes: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    """The most shares that one opening may have, by symbol, for mean daily `volumes` in shares."""
+    return {symbol: limits.volume_share * volume for symbol, volume in volumes.items()}
+
+
+def _volume_breaches(order: PlannedOrder, limits: Limits, volume: Decimal | None) -> Iterator[Breach]:
+    symbol, limit = order.symbol, limits.volume_share
+    if volume is None:
+        message = f"{symbol}: its daily volume is not known, and the limit `volume_share` of {limit} asks for it"
+        yield Breach("volume_share", symbol, "openings", message)
+    elif order.quantity > limit * volume:
+        share = order.quantity / volume if volume else Decimal("Infinity")
+        what = f"share of the mean daily volume of {volume:.0f} shares"
+        yield _breach("volume_share", what, share, limit, symbol, "openings")
 
 
 def check_burst(sent_within_a_minute: int, limits: Limits) -> Breach | None:

@@ -44,10 +44,12 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deployment, "now", lambda _: NOW)
 
 
-def row(symbol: str, day: date, close: float = 10.0, dividend: float = 0.0, split: float = 1.0) -> dict[str, Any]:
+def row(
+    symbol: str, day: date, close: float = 10.0, dividend: float = 0.0, split: float = 1.0, volume: float = 1e6
+) -> dict[str, Any]:
     prices = dict.fromkeys(("open", "high", "low", "close"), close)
     events = {"dividend": dividend, "split_ratio": split, "adjustment": 1.0, "known_at": None, "source": "simulated"}
-    return {"symbol": symbol, "date": day, **prices, "volume": 1000.0, **events}
+    return {"symbol": symbol, "date": day, **prices, "volume": volume, **events}
 
 
 def delisting(symbol: str, day: date, last: date, result: float | None) -> dict[str, Any]:
@@ -226,6 +228,35 @@ def test_a_delisting_of_a_stock_without_any_stored_price_concerns_no_account(
     assert actions(told) == []
 
 
+def test_volumes_are_means_of_twenty_sessions_in_shares_of_the_session(told: Told) -> None:
+    """A split in mid-window doubles the shares; the day before the window, and what is not planned, do not count."""
+    window = [ago(back) for back in range(20)]
+    before = [row("A", ago(back), volume=1_000.0) for back in range(11, 20)]
+    after = [row("A", ago(back), volume=2_000.0, split=2.0 if back == 10 else 1.0) for back in range(11)]
+    store([*before, *after, row("A", ago(20), volume=1e9), *(row("C", day) for day in window)])
+    propose()
+    assert told[0]["volumes"] == {"A": 2_000.0, "B": 1e6}
+
+
+def test_nothing_after_the_session_is_in_its_volumes(told: Told) -> None:
+    store()
+    before = account_orders._mean_volumes(FORM, Deployment().lake, ago(1), PLAN["symbol"])
+    store([row("A", SESSION, volume=1e9, split=3.0)])
+    assert account_orders._mean_volumes(FORM, Deployment().lake, ago(1), PLAN["symbol"]) == before
+
+
+def test_a_day_without_a_row_is_one_without_a_trade_and_a_stock_without_any_is_not_there(told: Told) -> None:
+    store([row("RARE", ago(3), volume=40_000.0)])
+    plan = pl.DataFrame({"symbol": ["RARE", "NONE"]})["symbol"]
+    assert account_orders._mean_volumes(FORM, Deployment().lake, SESSION, plan) == {"RARE": 2_000.0}
+
+
+def test_a_session_of_the_window_that_was_never_stored_is_an_error(told: Told) -> None:
+    store()
+    with pytest.raises(MissingDays, match="simulated/prices was never materialized"):
+        account_orders._mean_volumes(FORM, Deployment().lake, CALENDAR.offset(DAYS[0], 3), PLAN["symbol"])
+
+
 def test_a_held_stock_that_did_not_trade_is_priced_with_its_last_close_while_it_counts_as_listed(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +306,16 @@ def test_a_proposal_is_registered_once_and_filled_once_it_is_approved() -> None:
     asked = {order.symbol: (order.side, str(order.quantity)) for order in document.orders}
     assert {each["symbol"]: (each["side"], each["quantity"]) for each in done.orders.to_dicts()} == asked
     assert execute_session(deployment, "mine", FORM, SESSION).orders.equals(done.orders)
+
+
+def test_a_thinly_traded_stock_is_bought_no_more_of_than_its_share_of_the_volume() -> None:
+    # A tenth of 15,000: less than the 1,960 shares that the plan asks for, and the short side shrinks alike.
+    store([row("A", ago(back), volume=15_000.0) for back in range(21)])
+    outcome = propose()
+    assert "lets it open 1500 of 1960 shares of A, whose mean daily volume is 15000" in outcome.sentence
+    document = load(Deployment().database, str(outcome.proposal_id)).document
+    assert {order.symbol: order.quantity for order in document.orders} == {"A": Decimal(1_500), "B": Decimal(1_500)}
+    assert document.volumes == {"A": Decimal(15_000), "B": Decimal(1_000_000)}
 
 
 def test_figures_of_the_ledger_are_kept_exactly_and_no_fill_has_no_price(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,13 @@ def test_only_the_latest_session_is_proposed(desk: Desk) -> None:
     assert document.trade_session == CALENDAR.next_session(END)
     assert document.expires_at - document.created_at == timedelta(hours=24)
     assert document.venue_simulated
+    traded = desk.pipeline.lake.read("simulated/prices", CALENDAR.sessions(START, END)[-20:])
+    for order in document.orders:
+        shares, split = 0.0, 1.0
+        for row in traded.filter(pl.col("symbol") == order.symbol).sort("date", descending=True).iter_rows(named=True):
+            shares, split = shares + row["volume"] * split, split * row["split_ratio"]
+        assert abs(float(document.volumes[order.symbol]) - shares / 20) <= 1
+        assert order.quantity <= document.limits.volume_share * document.volumes[order.symbol]
     model = desk.pipeline.lake.read("invented/predictions", [END])["model_id"].unique().to_list()
     assert [document.model_id] == model
 

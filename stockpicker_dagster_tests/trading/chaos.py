@@ -321,6 +321,7 @@ def propose(
         targets=targets,
         prices=prices,
         plan=plan_orders(targets, prices, held, equity, account.policy),
+        volumes=dict.fromkeys(prices, Decimal(10**9)),
         model_id="m",
         data_version="d",
         code_version="c",

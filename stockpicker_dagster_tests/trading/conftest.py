@@ -73,8 +73,9 @@ class TradingDesk:
         now: datetime | None = None,
         code_version: str = "code-1",
         tickers: Mapping[str, str | None] | None = None,
+        volumes: Mapping[str, float] | None = None,
     ) -> desk.ProposalOutcome:
-        """Proposes on the closing prices, at which the market will also open."""
+        """Proposes on the closing prices, at which the market will also open; much is traded unless said otherwise."""
         self.market.prices = {symbol: Decimal(str(price)) for symbol, price in prices.items()}
         session = session or self.session
         return desk.propose(
@@ -85,6 +86,7 @@ class TradingDesk:
             session=session,
             targets=targets,
             reference_prices=prices,
+            volumes=dict.fromkeys(targets, 1e9) if volumes is None else volumes,
             corporate_actions=actions,
             venue=self.market,
             venue_name="set",

@@ -71,6 +71,7 @@ class Stand(ABC):
             "session": self.session,
             "targets": targets,
             "reference_prices": self.prices,
+            "volumes": dict.fromkeys(targets, 1e9),
             "corporate_actions": (),
             "venue": ExchangeVenue(CALENDAR, None),  # type: ignore[arg-type]
             "venue_name": "yahoo",

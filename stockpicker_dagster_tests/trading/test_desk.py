@@ -1,5 +1,6 @@
 """The desk proposes or says why not, executes what is approved and nothing else, day after day."""
 
+from dataclasses import asdict, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from stockpicker_dagster.errors import InvalidInput
-from stockpicker_dagster.trading import accounts, desk
+from stockpicker_dagster.trading import accounts, desk, ledger
+from stockpicker_dagster.trading.canonical import canonical_bytes
 from stockpicker_dagster.trading.corporate_actions import CorporateAction
-from stockpicker_dagster.trading.proposal import DigestMismatch, load
+from stockpicker_dagster.trading.proposal import DigestMismatch, load, register
 from stockpicker_dagster.trading.risk import LooserThanAccount
 
 PRICES = {"AAA": 50.0, "BBB": 20.0, "CCC": 10.0}
@@ -72,6 +74,71 @@ def test_a_broken_limit_is_named_with_figure_and_limit(trading_desk: Any) -> Non
     assert "gross exposure would be 0.9800, above the limit `gross` of 0.5" in refused.reason
     with pytest.raises(LooserThanAccount, match=r"gross: 9"):
         trading_desk.propose(TARGETS, PRICES, limits={"gross": 9})
+
+
+def test_an_opening_is_as_small_as_its_share_of_the_daily_volume_asks_for(trading_desk: Any) -> None:
+    # By hand: 980 shares of AAA are wanted, and a tenth of 5,009 may be; 500.9 x 50 is worth 1252 shares of BBB.
+    outcome = trading_desk.propose(TARGETS, PRICES, volumes={"AAA": 5_009.0, "BBB": 1e6})
+    assert outcome.document is not None
+    assert {o.symbol: (o.side, o.quantity) for o in outcome.document.orders} == {
+        "AAA": ("buy", Decimal(500)),
+        "BBB": ("short", Decimal(1_252)),
+    }
+    assert outcome.reason.endswith(
+        "; the limit `volume_share` of 0.1 lets it open 500 of 980 shares of AAA, whose mean daily volume is 5009"
+    )
+    assert outcome.document.over_volume == ("AAA",)
+    assert "of 0.1 of a mean day: AAA" in outcome.document.less_opened
+    trading_desk.approve(outcome.id)
+    assert {order.status for order in run(trading_desk).orders} == {"filled"}
+    # What is held may be closed whatever trades of it.
+    trading_desk.next_session()
+    closing = trading_desk.propose({}, PRICES, volumes={})
+    assert [order.phase for order in closing.document.orders] == ["reductions"] * 2
+    assert closing.document.over_volume == ()
+
+
+def test_a_name_whose_volume_is_not_known_is_not_opened_and_named(trading_desk: Any) -> None:
+    refused = trading_desk.propose(TARGETS, PRICES, volumes={})
+    assert refused.id is None
+    assert "account 'paper' may not trade what 2024-03-04 asks for" in refused.reason
+    assert "0 of 980 shares of AAA, whose mean daily volume is not known" in refused.reason
+    document = trading_desk.propose({**TARGETS, "CCC": 0.1}, PRICES, volumes={"AAA": 1e9, "BBB": 1e9}).document
+    assert {order.symbol for order in document.orders} == {"AAA", "BBB"}
+    assert document.over_volume == ("CCC",)
+
+
+def test_a_book_that_one_side_s_volume_would_bend_beyond_its_net_limit_is_refused(trading_desk: Any) -> None:
+    trading_desk.rebalance(TARGETS, PRICES)
+    # Only sold, so that nothing on the other side can be left out to keep the net.
+    refused = trading_desk.propose({"CCC": 0.5, "BBB": -0.5}, PRICES, limits={"net": 0.2}, volumes={"CCC": 1_000.0})
+    assert "net exposure would be" in refused.reason
+
+
+def test_the_share_of_the_daily_volume_is_looked_at_again_before_an_order_goes(trading_desk: Any) -> None:
+    proposal = trading_desk.propose(TARGETS, PRICES, volumes={"AAA": 9_800.0, "BBB": 1e9}).id
+    trading_desk.approve(proposal)
+    with trading_desk.engine.begin() as connection:
+        tighter = replace(accounts.read_account(connection, "paper").limits, volume_share=Decimal("0.05"))
+        stored = canonical_bytes(asdict(tighter)).decode()
+        connection.execute(ledger.accounts.update().values(limits=stored))
+    orders = {order.symbol: order for order in run(trading_desk).orders}
+    assert orders["BBB"].status == "filled"
+    assert orders["AAA"].status == "unsent"
+    assert orders["AAA"].reason == (
+        "AAA: share of the mean daily volume of 9800 shares would be 0.1000, above the limit `volume_share` of 0.05"
+    )
+
+
+def test_a_proposal_without_volumes_opens_nothing(trading_desk: Any) -> None:
+    """As those have none that were made before volumes were part of them."""
+    proposal = trading_desk.propose(TARGETS, PRICES)
+    bare = replace(proposal.document, volumes={}, created_at=trading_desk.now + timedelta(seconds=1))
+    identity = register(trading_desk.engine, bare)
+    trading_desk.approve(identity)
+    report = run(trading_desk)
+    assert report.status == "aborted"
+    assert all("its daily volume is not known" in order.reason for order in report.orders)
 
 
 def test_a_held_name_without_a_price_is_named(trading_desk: Any) -> None:

@@ -121,6 +121,64 @@ def test_repairing_the_net_keeps_within_bounds(
     assert sum(values, Decimal(0)) <= gross * EQUITY
 
 
+bounds_ = st.dictionaries(st.sampled_from(NAMES), st.decimals(0, 400, places=1), max_size=len(NAMES))
+NO_OTHER_BOUND = Bounds(Decimal(100), Decimal(100), Decimal(10**9))
+
+
+@given(weights, prices_, holdings_, bounds_, policies, st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_no_opening_exceeds_its_bound_and_what_has_none_is_not_opened(
+    targets: D, prices: D, holdings: D, most: D, policy: Policy, fractional: bool
+) -> None:
+    bounds, venue = replace(NO_OTHER_BOUND, opening_shares=most), Venue(fractional_longs=fractional)
+    plan = plan_orders(targets, prices, holdings, EQUITY, policy, venue, bounds=bounds)
+    free = plan_orders(targets, prices, holdings, EQUITY, policy, venue, bounds=NO_OTHER_BOUND)
+    for order in plan.orders:
+        assert order.phase == "reductions" or order.quantity <= most.get(order.symbol, Decimal(0))
+    wanted = {order.symbol: order.quantity for order in free.orders if order.phase == "openings"}
+    for symbol, shares in plan.over_volume.items():
+        assert shares > most.get(symbol, Decimal(0))
+        # What was wanted is what an unbounded plan opens, but for the lot that repairs the net.
+        assert symbol in free.too_small or abs(wanted[symbol] - shares) <= 1
+    enough = dict.fromkeys(NAMES, Decimal(10**9))
+    assert (
+        plan_orders(
+            targets, prices, holdings, EQUITY, policy, venue, bounds=replace(NO_OTHER_BOUND, opening_shares=enough)
+        )
+        == free
+    )
+
+
+@given(st.lists(st.decimals("0.01", "0.12", places=3), min_size=1, max_size=4), prices_, bounds_)
+@settings(max_examples=100, deadline=None)
+def test_what_one_side_may_not_open_the_other_side_does_not_open_either(
+    sizes: list[Decimal], prices: D, most: D
+) -> None:
+    """A neutral book stays neutral but for what whole shares force, however little of one side there is."""
+    longs, shorts = NAMES[: len(sizes)], NAMES[4 : 4 + len(sizes)]
+    targets = dict(zip(longs, sizes, strict=True)) | {s: -size for s, size in zip(shorts, sizes, strict=True)}
+    bounds = replace(NO_OTHER_BOUND, opening_shares=dict.fromkeys(NAMES, Decimal(10**9)) | most)
+    book = after(plan_orders(targets, prices, {}, EQUITY, EXACT, bounds=bounds), {})
+    value = sum((quantity * prices[symbol] for symbol, quantity in book.items()), Decimal(0))
+    assert abs(value) <= sum((prices[symbol] for symbol in targets), Decimal(0))
+
+
+def test_a_bound_on_an_opening_worked_out_by_hand() -> None:
+    targets = {"AAA": Decimal("0.4"), "BBB": Decimal("-0.3"), "CCC": Decimal("-0.1"), "DDD": Decimal(0)}
+    prices = {name: Decimal(price) for name, price in {"AAA": 10, "BBB": 10, "CCC": 5, "DDD": 8}.items()}
+    most = {"AAA": Decimal("3000.5"), "BBB": Decimal(9000), "CCC": Decimal(9000)}
+    bounds = replace(NO_OTHER_BOUND, opening_shares=most)
+    plan = plan_orders(targets, prices, {"DDD": Decimal(40)}, EQUITY, EXACT, bounds=bounds)
+    # 4000 wanted and 3000.5 allowed: a quarter less of everything, and what is held goes whatever trades of it.
+    assert {o.symbol: (o.side, o.quantity) for o in plan.orders} == {
+        "AAA": ("buy", Decimal(3000)),
+        "BBB": ("short", Decimal(2250)),
+        "CCC": ("short", Decimal(1500)),
+        "DDD": ("sell", Decimal(40)),
+    }
+    assert plan.over_volume == {"AAA": Decimal(4000)}
+
+
 def test_longs_are_fractional_where_the_broker_holds_fractions_and_shorts_never() -> None:
     targets, prices = {"LNG": Decimal("0.1"), "SHT": Decimal("-0.1")}, {"LNG": Decimal(3000), "SHT": Decimal(3000)}
     plan = plan_orders(targets, prices, {}, EQUITY, EXACT, Venue(fractional_longs=True))

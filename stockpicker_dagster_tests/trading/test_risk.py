@@ -95,9 +95,18 @@ def test_an_opening_takes_no_more_of_a_day_s_volume_than_is_allowed_and_a_closin
     assert limits_broken(BASKET, market, volume_share="0.1") == ["volume_share"]
     [breach] = check(BASKET, tightened(WIDE, {"volume_share": "0.1"}), CASH, PRICES, 1, market)
     assert (breach.subject, breach.phase) == ("BBB", "openings")
-    assert "0.1001" in breach.message
+    assert breach.message == (
+        "BBB: share of the mean daily volume of 1999 shares would be 0.1001, above the limit `volume_share` of 0.1"
+    )
     assert limits_broken([SALE], Market(volumes={"AAA": Decimal(1)}), HELD) == []
     assert limits_broken(BASKET[:1], Market(volumes={"AAA": Decimal(0)})) == ["volume_share"]
+
+
+def test_nothing_is_opened_in_a_name_whose_volume_is_not_known() -> None:
+    assert limits_broken(BASKET, Market(volumes={})) == ["volume_share"] * len(BASKET)
+    [breach] = check(BASKET[:1], WIDE, CASH, PRICES, 1, Market(volumes={}))
+    assert "AAA: its daily volume is not known" in breach.message
+    assert limits_broken([SALE], Market(volumes={}), HELD) == []
 
 
 @pytest.mark.parametrize(("borrow", "stopped"), [("easy", 0), ("unknown", 0), ("hard", 1), ("none", 1)])

@@ -310,7 +310,14 @@ def _limits(document: ProposalDocument, after: Mapping[str, Decimal], traded: De
         LimitCheck("turnover", traded / equity, limits.turnover, "value traded, over equity"),
         LimitCheck("orders", Decimal(len(document.orders)), limits.orders, "orders in the proposal"),
         LimitCheck("price age", age, limits.price_age_days, "calendar days from the prices to the session traded in"),
+        LimitCheck("volume share", _share_of_volume(document), limits.volume_share, "largest opening over a mean day"),
     ]
+
+
+def _share_of_volume(document: ProposalDocument) -> Decimal:
+    """The largest opening over its name's mean daily volume; those without one are told elsewhere."""
+    openings = [order for order in document.orders if order.phase == "openings" and document.volumes.get(order.symbol)]
+    return max((order.quantity / document.volumes[order.symbol] for order in openings), default=ZERO)
 
 
 def _changes(before: Mapping[str, Decimal], now: Mapping[str, Decimal]) -> list[TargetChange]:

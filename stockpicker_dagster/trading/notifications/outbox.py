@@ -118,6 +118,7 @@ def _proposal_text(identity: str, document: ProposalDocument) -> str:
         "",
         f"Session: {document.session}, to trade on {document.trade_session}",
         f"Orders: {counted}, worth {value:,.0f} at reference prices; equity {document.equity:,.0f}",
+        *([document.less_opened] if document.over_volume else []),
         f"Expires: {document.decidable_until:%Y-%m-%d %H:%M} UTC",
         "",
         "Look at it and decide on the console, or with `stockpicker approve` and `stockpicker deny`. Nobody is ever "

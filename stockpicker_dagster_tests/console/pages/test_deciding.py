@@ -45,6 +45,16 @@ def test_a_proposal_shows_what_would_be_executed(site: Site, proposal: str, trad
     assert "0 of 1" in page
 
 
+def test_who_decides_sees_what_is_opened_less_of_for_its_volume(site: Site, trading: TradingDesk) -> None:
+    # A tenth of 5,000 of the 1,960 shares that the plan asks for.
+    identity = trading.propose(TARGETS, PRICES, volumes={"AAA": 5_000.0, "BBB": 1e9}).id
+    page = site.browser("ada").get(f"/proposals/{identity}").text
+    assert load(site.database, str(identity)).document.less_opened in page
+    assert "`volume_share` of 0.1 of a mean day: AAA" in page
+    [checked] = [row for row in page.split("<tr>") if "volume share" in row]
+    assert checked.count("0.1") >= 2
+
+
 def test_an_approval_is_recorded_under_the_persons_name(site: Site, proposal: str) -> None:
     assert _decide(site, "ada", proposal, "approve", "fine").status_code == 303
     assert load(site.database, proposal).state == "approved"

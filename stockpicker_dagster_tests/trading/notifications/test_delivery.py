@@ -38,7 +38,7 @@ def rows(desk: Any) -> list[Any]:
 
 
 def test_a_rebalance_is_told_from_proposal_to_end_and_each_event_once(told: Any, webhook: Webhook) -> None:
-    identity = told.proposed({"AAA": 0.5, "BBB": -0.5}, PRICES)
+    identity = str(told.propose({"AAA": 0.5, "BBB": -0.5}, PRICES, volumes={"AAA": 5_000.0, "BBB": 1e9}).id)
     assert drain(told.engine, told.now) == Drained(1, 1, 0, 0)
     told.approve(identity)
     told.execute(identity)
@@ -56,6 +56,7 @@ def test_a_rebalance_is_told_from_proposal_to_end_and_each_event_once(told: Any,
     text = webhook.taken[0]["message"]
     assert f"Proposal {identity}" in text
     assert "1 to buy, 1 to short" in text
+    assert "Less is opened than planned, for the limit `volume_share` of 0.1 of a mean day: AAA" in text
     assert "Orders: 2 filled" in webhook.taken[2]["message"]
 
 
