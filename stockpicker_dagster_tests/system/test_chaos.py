@@ -31,6 +31,8 @@ def test_crashes_and_a_misbehaving_broker_break_no_promise(stand: Stand) -> None
     assert {o.seed: o.violations for o in outcomes if o.violations} == {}
     assert sum(outcome.crashed for outcome in outcomes) > EXECUTIONS / 3
     assert {outcome.status for outcome in outcomes} >= {"finished", "nothing"}
+    assert min(sum(o.trader for o in outcomes), sum(o.flattened for o in outcomes)) > EXECUTIONS / 10
+    assert sum(outcome.halted for outcome in outcomes) > EXECUTIONS / 30
 
 
 def test_real_kills_break_no_promise(stand: Stand) -> None:

@@ -1,9 +1,10 @@
 """Randomized executions: one rebalance, a broker that misbehaves, a process that dies, and what must hold at the end.
 
 Everything follows from one seed. An execution is planned on a random book, approved or not, and driven by short-lived
-executors that crash, or are killed, at random instants, against a broker that drops answers, delivers late, repeats,
-fills in parts, rejects, or is silent. Then the faults stop, and one clean executor has to bring it to its end. The
-benchmark and the tests share this file.
+executors, or traders, that crash, or are killed, at random instants, against a broker that drops answers, delivers
+late, repeats, fills in parts, rejects, or is silent. Meanwhile somebody halts, in mid-basket too, or flattens the
+account. Then the faults stop, and one clean executor has to bring it to its end. The benchmark and the tests share this
+file.
 """
 
 import os
@@ -19,7 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event, insert, select
+from sqlalchemy import Engine, event, func, insert, select
 from sqlalchemy.exc import OperationalError
 
 from stockpicker_dagster.errors import StockPickerError
@@ -42,11 +43,14 @@ from stockpicker_dagster.trading.brokers import (
 from stockpicker_dagster.trading.brokers.capabilities import Capabilities
 from stockpicker_dagster.trading.brokers.paper import PaperBroker
 from stockpicker_dagster.trading.execution import CHECKPOINTS, ExecutionReport, execute
+from stockpicker_dagster.trading.flatten import propose_flattening
 from stockpicker_dagster.trading.ledger import Fill
-from stockpicker_dagster.trading.proposal import StoredProposal, build, load, register
+from stockpicker_dagster.trading.proposal import build, load, register
 from stockpicker_dagster.trading.rebalance import PHASES, plan_orders
 from stockpicker_dagster.trading.reconciliation import reconcile
 from stockpicker_dagster.trading.risk import AccountState, Limits
+from stockpicker_dagster.trading.signatures import TrustedKeys
+from stockpicker_dagster.trading.trader import Pace, Trader
 
 ACCOUNT = "paper"
 AUTHOR = "os:author"
@@ -56,6 +60,7 @@ NAMES = ("AAA", "BBB", "CCC", "DDD", "EEE")
 ZERO = Decimal(0)
 STEPS = (*CHECKPOINTS, "submit", "fill", "asked")
 """Where an executor can die: at its own steps, inside the broker's transactions, and while it asks."""
+HURRIED = Pace(look=0.0, again=0.0, trouble=0.0, reconcile=0.0, blind=0.0)
 
 
 class Crash(RuntimeError):
@@ -261,14 +266,33 @@ class StreetChaos(ChaoticBroker):
                     self._books.cancel(order.client_order_id, "it would cross zero")
 
 
+class ShortTrader(Trader):
+    """A trader of an account that is kept here, for a few rounds; `reached` is told of its steps."""
+
+    def __init__(self, engine: Engine, broker: ChaoticBroker, now: Callable[[], datetime], reached: Any) -> None:
+        super().__init__(engine, ACCOUNT, lambda *_: broker, TrustedKeys(), now=now, pace=HURRIED)
+        self._told = reached
+
+    def _refuse_useless(self) -> accounts.Account:
+        with self._engine.connect() as connection:
+            return accounts.read_account(connection, ACCOUNT)
+
+    def _step(self, step: str) -> None:
+        super()._step(step)
+        self._told(step)
+
+
 @dataclass
 class Outcome:
-    """What one randomized execution came to."""
+    """What one randomized execution came to; `halted` counts halts in mid-pass, but for those in forked processes."""
 
     seed: int
     approved: bool
+    trader: bool = False
     killed: int = 0
     crashed: int = 0
+    halted: int = 0
+    flattened: bool = False
     status: str = ""
     violations: list[str] = field(default_factory=list)
 
@@ -364,18 +388,23 @@ class _Run:
         self.auction = dice.random() < 0.5
         self.forgetful = dice.random() < 0.3
         self.now = NOW
-        self.outcome = Outcome(seed, approved=dice.random() < 0.85)
+        self.outcome = Outcome(seed, approved=dice.random() < 0.85, trader=not self.auction and dice.random() < 0.5)
+        self.proposals: list[str] = []
+        """The rebalance, and the flattening after it, if somebody proposes one."""
+        self.approved: set[str] = set()
+        self.may_lapse: set[str] = set()
+        """What was approved but makes way for a flattening."""
 
     def go(self) -> Outcome:
         self._hold_something()
-        proposal = self._propose()
-        self._decide(proposal)
+        self.proposals.append(self._propose())
+        self._decide(self.proposals[0])
         for _ in range(self.dice.randint(1, 4)):
-            self._storm(proposal)
-            self._something_happens(proposal)
-        report = self._calm(proposal)
-        self.outcome.status = report.status if report is not None else "nothing"
-        self._check(load(self.engine, proposal), report)
+            self._storm()
+            self._something_happens()
+        reports = self._calm()
+        self.outcome.status = reports[0].status if reports[0] is not None else "nothing"
+        self._check(reports)
         return self.outcome
 
     # -- how it begins ------------------------------------------------------------------------------------------------
@@ -410,6 +439,7 @@ class _Run:
     def _decide(self, proposal: str) -> None:
         if self.outcome.approved:
             decide(self.engine, proposal, "os:approver", "approve", "", NOW)
+            self.approved.add(proposal)
         elif self.dice.random() < 0.5:
             decide(self.engine, proposal, "os:approver", "deny", "no", NOW)
         elif self.dice.random() < 0.5:
@@ -430,40 +460,60 @@ class _Run:
         kind = AuctionChaos if self.auction else StreetChaos
         return kind(engine, faults, self.prices, able)
 
-    def _storm(self, proposal: str) -> None:
-        """One executor, faults and all; it may end by crashing or by being killed."""
+    def _storm(self) -> None:
+        """One executor, faults and all; it may be halted, or end by crashing or by being killed."""
+        proposal = self.dice.choice(self.proposals)
         seed, step, times = self.dice.random(), self.dice.choice(STEPS), self.dice.randint(1, 4)
+        # Inside the broker's transactions nobody else writes to the same file.
+        halts = self.dice.random() < 0.3 and step not in ("submit", "fill")
+        happens = self._halt_at(step) if halts else _kill if self.kill else _crash
         if not self.kill:
-            self._pass(self.engine, proposal, Faults(random.Random(seed), 0.15, _crash, step, times))
+            self._pass(self.engine, proposal, Faults(random.Random(seed), 0.15, happens, step, times))
             return
         self.engine.dispose()
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                self._pass(self.engine, proposal, Faults(random.Random(seed), 0.15, _kill, step, times))
+                self._pass(self.engine, proposal, Faults(random.Random(seed), 0.15, happens, step, times))
                 code = bool(self.outcome.violations)
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         self.outcome.killed += os.WIFSIGNALED(status)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-            self.outcome.violations.append("an executor that was not killed failed, or would have crossed zero")
+            self.outcome.violations.append("an executor that was not killed failed, or broke a promise")
+
+    def _halt_at(self, step: str) -> Callable[[], None]:
+        """Somebody halts the account at this step; what is being committed to at that instant is committed to."""
+
+        def halt() -> None:
+            accounts.halt(self.engine, ACCOUNT, "os:risk", "a look", self.now)
+            self.outcome.halted += 1
+            self.most = self._committed() + (step == "before_intent")
+
+        return halt
 
     def _pass(self, engine: Engine, proposal: str, faults: Faults) -> None:
         broker = self._broker(engine, faults)
+        self.most: int | None = None
         try:
-            execute(engine, proposal, broker, self.market, lambda: self.now, faults.reached)
+            if self.outcome.trader:
+                ShortTrader(engine, broker, lambda: self.now, faults.reached).serve(rounds=2)
+            else:
+                execute(engine, proposal, broker, self.market, lambda: self.now, faults.reached)
         except (Crash, StockPickerError, OperationalError) as error:
             self.outcome.crashed += isinstance(error, Crash)
+        if self.most is not None and self._committed() > self.most and not self._flattens():
+            self.outcome.violations.append("committed to an order after a halt")
         faults.doomed = None  # what arrives from now on arrives without an executor that could die of it
         if faults.dice.random() < 0.7:
             broker.arrive()
         self.outcome.violations.extend(faults.crossings)
 
-    def _something_happens(self, proposal: str) -> None:
+    def _something_happens(self) -> None:
         self.now += timedelta(seconds=self.dice.choice((1, 5, 45, 900)))
-        match self.dice.randrange(8):
+        match self.dice.randrange(9):
             case 0:
                 accounts.halt(self.engine, ACCOUNT, "os:risk", "a look", self.now)
             case 1:
@@ -472,16 +522,49 @@ class _Run:
                 self.market.opened = True
             case 3:
                 self.now -= timedelta(seconds=self.dice.choice((1, 600)))  # a clock that is set back
-            case 4 if self.outcome.approved:
+            case 4 if self.proposals[0] in self.approved:
                 with suppress(StockPickerError):
-                    decide(self.engine, proposal, "os:second", "deny", "too large", self.now)
-                    self.outcome.approved = False
+                    decide(self.engine, self.proposals[0], "os:second", "deny", "too large", self.now)
+                    self.approved.discard(self.proposals[0])
+            case 5 if len(self.proposals) == 1:
+                self._flatten()
 
-    def _calm(self, proposal: str) -> ExecutionReport | None:
-        """The faults stop, the market opens; a clean executor brings it to its end, if it may."""
+    def _flatten(self) -> None:
+        """Somebody proposes to close everything; it may be decided at once, or later."""
+        try:
+            asked = {"venue": self.market, "latest_stored": SESSION}
+            self.proposals.append(propose_flattening(self.engine, ACCOUNT, "os:risk", self.now, **asked))  # type: ignore[arg-type]
+        except StockPickerError:  # nothing is held
+            return
+        self.may_lapse.add(self.proposals[0])
+        if self.dice.random() < 0.7:
+            self._decide_flattening()
+
+    def _decide_flattening(self) -> None:
+        approves = self.dice.random() < 0.75
+        decide(self.engine, self.proposals[1], "os:risk", "approve" if approves else "deny", "out", self.now)
+        if approves:
+            self.approved.add(self.proposals[1])
+            self.outcome.flattened = True
+
+    def _flattens(self) -> bool:
+        """Whether an approved flattening may send orders, which passes a halt."""
+        return self.proposals[-1] in self.approved and len(self.proposals) > 1
+
+    def _committed(self) -> int:
+        with self.engine.connect() as connection:
+            return connection.execute(select(func.count()).select_from(ledger.order_intents)).scalar_one()
+
+    def _calm(self) -> list[ExecutionReport | None]:
+        """The faults stop, the market opens; a clean executor brings everything to its end, if it may."""
         _resume(self.engine, self.now)
         self.market.opened = True
         self.now = max(self.now, NOW) + timedelta(minutes=2)
+        if len(self.proposals) > 1 and load(self.engine, self.proposals[1]).state == "open":
+            self._decide_flattening()
+        return [self._end(proposal) for proposal in reversed(self.proposals)][::-1]
+
+    def _end(self, proposal: str) -> ExecutionReport | None:
         report = None
         for _ in range(60):
             faults = Faults(random.Random(self.dice.random()), 0.0, _crash)
@@ -489,9 +572,9 @@ class _Run:
             try:
                 report = execute(self.engine, proposal, broker, self.market, lambda: self.now)
             except StockPickerError as error:
-                if not self.outcome.approved:
-                    return None
-                self.outcome.violations.append(f"an approved proposal could not be ended: {error}")
+                made_way = proposal in self.may_lapse and load(self.engine, proposal).state == "lapsed"
+                if proposal in self.approved and not made_way:
+                    self.outcome.violations.append(f"an approved proposal could not be ended: {error}")
                 return None
             self.outcome.violations.extend(faults.crossings)
             if report.status in ("finished", "aborted"):
@@ -504,7 +587,7 @@ class _Run:
 
     # -- what must hold -----------------------------------------------------------------------------------------------
 
-    def _check(self, found: StoredProposal, report: ExecutionReport | None) -> None:
+    def _check(self, reports: Sequence[ExecutionReport | None]) -> None:
         wrong = self.outcome.violations
         with self.engine.connect() as connection:
             orders = connection.execute(select(ledger.paper_orders)).all()
@@ -513,50 +596,55 @@ class _Run:
             fills = connection.execute(select(ledger.paper_fills).order_by(ledger.paper_fills.c.sequence)).all()
             entered = connection.execute(select(ledger.fills)).all()
             claimed = connection.execute(select(ledger.executions)).all()
-        if not self.outcome.approved and not claimed and (orders or committed):
+        if {intent.proposal for intent in committed.values()} - self.approved:
             wrong.append("orders without an approval")
-        if not self.outcome.approved and claimed:
+        if {row.proposal for row in claimed if row.status != "lapsed"} - self.approved:
             wrong.append("claimed without an approval")
-        wanted = {(o.symbol, o.phase, o.slice): o for o in found.document.orders}
-        sums: dict[tuple[str, str, int], Decimal] = {}
+        documents = {proposal: load(self.engine, proposal).document for proposal in self.proposals}
+        wanted = {(p, o.symbol, o.phase, o.slice): o for p, document in documents.items() for o in document.orders}
+        ended = {report.proposal for report in reports if report and report.status in ("finished", "aborted")}
+        sums: dict[tuple[str, str, str, int], Decimal] = {}
         for row in orders:
             intent = committed.get(row.client_order_id)
             if intent is None:
                 wrong.append(f"an order without an intent: {row.client_order_id}")
                 continue
-            key = (intent.symbol, intent.phase, intent.slice)
+            key = (intent.proposal, intent.symbol, intent.phase, intent.slice)
             if (row.symbol, row.side, row.quantity) != (intent.symbol, intent.side, intent.quantity):
                 wrong.append(f"the order at the broker is not the one committed to: {key}")
             if key not in wanted or wanted[key].side != row.side or row.quantity > wanted[key].quantity:
                 wrong.append(f"more than was approved: {key}")
             sums[key] = sums.get(key, ZERO) + row.filled_quantity
-            if report is not None and report.status in ("finished", "aborted") and row.status not in TERMINAL:
+            if intent.proposal in ended and row.status not in TERMINAL:
                 wrong.append(f"a live order after the end: {key}")
             answer = told.get(row.client_order_id)
-            if report is not None and (answer is None or answer.filled_quantity != row.filled_quantity):
+            if answer is None or answer.filled_quantity != row.filled_quantity:
                 wrong.append(f"ledger and broker differ about an order: {key}")
         for key, total in sums.items():
             if key in wanted and total > wanted[key].quantity:
                 wrong.append(f"filled twice: {key} {total} of {wanted[key].quantity}")
-        self._check_sequence(found, fills, committed)
+        self._check_sequence(documents[self.proposals[0]].holdings, fills, committed)
         if sorted(f.fill_id for f in entered) != sorted(str(f.sequence) for f in fills):
             wrong.append("the ledger does not have the broker's fills")
         books = reconcile(self.engine, PaperBroker(self.engine, ACCOUNT), self.now)
         wrong.extend(books.differences)
 
-    def _check_sequence(self, found: StoredProposal, fills: Sequence[Any], committed: Mapping[str, Any]) -> None:
-        """No fill crosses zero, and no opening fills before the name's reduction has ended."""
-        book = dict(found.document.holdings)
-        latest: dict[str, int] = {}
+    def _check_sequence(
+        self, holdings: Mapping[str, Decimal], fills: Sequence[Any], committed: Mapping[str, Any]
+    ) -> None:
+        """No fill crosses zero, and no opening of a proposal fills before the name's reduction has ended."""
+        book = dict(holdings)
+        latest: dict[tuple[str, str], int] = {}
         for fill in fills:
             before = book.get(fill.symbol, ZERO)
             book[fill.symbol] = before + fill.quantity
             if before * book[fill.symbol] < 0:
                 self.outcome.violations.append(f"{fill.symbol} crossed zero: {before} to {book[fill.symbol]}")
-            place = PHASES.index(committed[fill.client_order_id].phase)
-            if place < latest.get(fill.symbol, 0):
+            intent = committed[fill.client_order_id]
+            place, name = PHASES.index(intent.phase), (intent.proposal, fill.symbol)
+            if place < latest.get(name, 0):
                 self.outcome.violations.append(f"{fill.symbol} was reduced after it was opened")
-            latest[fill.symbol] = place
+            latest[name] = place
 
 
 def _resume(engine: Engine, now: datetime) -> None:
