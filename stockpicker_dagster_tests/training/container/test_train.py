@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stockpicker_dagster.research.algorithms import known_algorithms
 from stockpicker_dagster.training.container import train as module
 from stockpicker_dagster.training.container.channels import EARLIER
 from stockpicker_dagster.training.container.layout import Layout
@@ -95,6 +96,40 @@ def test_a_stopped_training_goes_on_to_the_very_bytes_of_one_that_was_not(lay: L
     code, out, _ = _ended(_start(whole, SLOW))
     assert (code, len([line for line in out.splitlines() if line.startswith("progress")])) == (0, 20)
     assert _files(whole.model) == _files(layout.model)
+
+
+KILLED = {
+    "linear": ({"method": "elastic_net"}, 0),
+    "boosted_trees": ({"trees": "300", "patience": "none"}, 3),
+    "neural_network": ({"ensemble": "2", "epochs": "4", "patience": "none"}, 5),
+    "deep_reinforcement_learning": ({"steps": "12288"}, 2),
+}
+"""Settings of each algorithm, and after how many lines of progress its training is killed."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", known_algorithms())
+def test_a_killed_training_goes_on_to_the_very_bytes_of_one_that_was_not(lay: Lay, tmp_path: Path, name: str) -> None:
+    settings, lines = KILLED[name]
+    layout = lay({"algorithm": name, "strategy": "mine", "period": "2023-06-01", "seed": "3", **settings})
+    first = _start(layout)
+    assert first.stdout is not None
+    for _ in range(lines):
+        assert first.stdout.readline().startswith("progress")
+    first.kill()
+    assert _ended(first)[0] == -signal.SIGKILL
+    assert not layout.model.exists() or not _files(layout.model)
+    code, again, errors = _ended(_start(layout))
+    assert code == 0, errors
+    whole = Layout(tmp_path / "whole")
+    whole.root.mkdir()
+    (whole.root / "input").symlink_to(layout.root / "input")
+    code, out, errors = _ended(_start(whole))
+    assert code == 0, errors
+    assert _files(whole.model) == _files(layout.model)
+    if name in ("neural_network", "deep_reinforcement_learning"):
+        # What takes long does not begin again.
+        assert again.count("progress ") <= out.count("progress ") - lines + 1
 
 
 @pytest.mark.parametrize(
