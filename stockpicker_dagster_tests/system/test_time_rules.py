@@ -6,7 +6,7 @@ compared byte for byte.
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from stockpicker_dagster.home import home
 from stockpicker_dagster.market.sources.simulated import simulated_market
 from stockpicker_dagster.storage.lake import MissingBundle, MissingDays
 from stockpicker_dagster.strategy_form import StrategyForm
-from stockpicker_dagster.training.models import WrongModel
+from stockpicker_dagster.training.models import WrongModel, describe_stored_model
 from stockpicker_dagster_tests.system.pipelines import (
     CALENDAR,
     DAILY_FROM,
@@ -398,14 +398,22 @@ def test_extending_the_simulation_changes_no_earlier_byte(simulated_run: Pipelin
 # A model for each period
 
 
-@pytest.fixture(scope="module")
-def walk_forward(tmp_path_factory: pytest.TempPathFactory) -> Callable[[date], Pipeline]:
-    """Runs a strategy that is retrained every month, on a simulated market up to some day."""
+WARM = {
+    "name": "neural_network",
+    "start": "warm",
+    "hyperparameters": {"ensemble": 1, "hidden_layers": 1, "epochs": 3, "dates_in_batch": 64},
+}
 
-    def run(last: date) -> Pipeline:
+
+@pytest.fixture(scope="module")
+def walk_forward(tmp_path_factory: pytest.TempPathFactory) -> Callable[[date, Mapping[str, object]], Pipeline]:
+    """Runs a strategy that is retrained every month, on a simulated market up to some day, with an algorithm."""
+
+    def run(last: date, algorithm: Mapping[str, object]) -> Pipeline:
         form = simulated_form(
             prices={"source": "simulated", "start": date(2020, 11, 2), "stocks": 20, "seed": 3},
             periods={"train_years": 1, "validation_years": 1, "retrain": "monthly"},
+            algorithm=algorithm,
         )
         simulated_market.cache_clear()
         pipeline = Pipeline(tmp_path_factory.mktemp("walk"), {"invented": form})
@@ -418,11 +426,12 @@ def walk_forward(tmp_path_factory: pytest.TempPathFactory) -> Callable[[date], P
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("algorithm", [{"name": "linear"}, WARM], ids=["cold", "warm"])
 def test_each_periods_model_knows_nothing_later_and_no_older_one_takes_its_place(
-    walk_forward: Callable[[date], Pipeline],
+    walk_forward: Callable[[date, Mapping[str, object]], Pipeline], algorithm: Mapping[str, object]
 ) -> None:
     first, evening, last = date(2023, 1, 3), date(2023, 2, 10), date(2023, 3, 10)
-    longer, shorter = walk_forward(last), walk_forward(evening)
+    longer, shorter = walk_forward(last, algorithm), walk_forward(evening, algorithm)
     models = [pipeline.lake.bundles("invented/trained_model") for pipeline in (longer, shorter)]
     assert models == [["2023-01-01", "2023-02-01", "2023-03-01"], ["2023-01-01", "2023-02-01"]]
     for asset in longer.training:
@@ -438,6 +447,9 @@ def test_each_periods_model_knows_nothing_later_and_no_older_one_takes_its_place
     by_month = scored.group_by(pl.col("date").dt.month()).agg(pl.col("model_id").n_unique()).sort("date")
     assert by_month.rows() == [(1, 1), (2, 1), (3, 1)]
     assert scored["model_id"].n_unique() == 3
+    told = [describe_stored_model(longer.lake.bundle("invented/trained_model", period)) for period in models[0]]
+    began = [model.get("start_from") for model in told]
+    assert began == ([None, *(model["model_id"] for model in told[:-1])] if algorithm is WARM else [None] * 3)
 
     shutil.rmtree(longer.lake.bundle("invented/trained_model", "2023-02-01"))
     with pytest.raises(StockPickerError, match="2023-02-01"):
