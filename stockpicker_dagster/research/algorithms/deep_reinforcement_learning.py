@@ -60,7 +60,10 @@ Vector = NDArray[np.float64]
 class DeepReinforcementLearning(CheckedScores):
     """The score is the policy's for a stock that is not held; `inertia` is what it adds for a weight of 1 / stocks.
 
-    `layers` are the weights (inputs, outputs) and biases of the policy's network, from the inputs on.
+    `layers` are the weights (inputs, outputs) and biases of the policy's network, from the inputs on. The metric
+    `validation_net_return` is the mean return a step (fraction of the gross exposure, after `cost_bps`) of the policy's
+    book on the validation period, NaN where that has no labelled date; a policy that earned nothing there scores
+    stocks, but does not trade (`act`).
     """
 
     name: ClassVar[str] = "deep_reinforcement_learning"
@@ -213,6 +216,12 @@ class DeepReinforcementLearning(CheckedScores):
         model = cls(tuple(features), label, *_parts_of(policy), dict(settings))
         model.metrics = measured(known, model._network.scores(known.features), held_out, model._held_out(held_out))
         model.metrics |= {"steps": float(stages.steps_done), "inertia": model.inertia}
+        earned = math.nan
+        if held_out.dates:
+            later = CrossSections.of(validation, features, label, "validation", horizon_days)
+            gross, cost, _ = walk(model, later, Terms(settings["cost_bps"]))
+            earned = math.fsum(gross - cost) / len(gross)
+        model.metrics["validation_net_return"] = earned
         return model
 
     def _score(self, values: NDArray[np.float32]) -> Vector:
@@ -224,8 +233,18 @@ class DeepReinforcementLearning(CheckedScores):
         return self._network.contributions(values)
 
     def act(self, values: NDArray[np.float32], weights: Vector) -> Vector:
-        """The policy's scores of one day's stocks, of which the book holds `weights` (fractions of its gross one)."""
+        """The policy's scores of one day's stocks, of which the book holds `weights` (fractions of its gross one).
+
+        Those of a policy that earned nothing on the validation period are the weights: the book stays as it is.
+        """
+        if not self.trades:
+            return weights
         return self._network.scores(values) + self.inertia * len(weights) * weights
+
+    @property
+    def trades(self) -> bool:
+        """Whether the policy's book earned more than its costs on the validation period; so too where none is known."""
+        return not self.metrics.get("validation_net_return", math.nan) <= 0.0
 
     def save(self, directory: Path) -> None:
         """Write `deep_reinforcement_learning.json` and `deep_reinforcement_learning.safetensors`."""

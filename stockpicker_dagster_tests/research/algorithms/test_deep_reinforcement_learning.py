@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -133,9 +134,27 @@ print(model.predict(np.ones((1, 4), np.float32), model.features)[0].hex())
 def test_a_policy_acts_by_its_score_and_what_is_held() -> None:
     model = fit()
     model.inertia = 0.5
+    assert model.trades
     day = values(TRAIN)[:12]
     held = np.linspace(-0.1, 0.1, 12)
     np.testing.assert_allclose(model.act(day, held), model.predict(day, FEATURES) + 0.5 * 12 * held)
+
+
+def test_a_policy_that_earned_nothing_after_costs_does_not_trade(tmp_path: Path) -> None:
+    """Returns are new every day and cost more than they bring, whatever is learned from them."""
+    market = CrossSections.of(VALIDATION, FEATURES, "label", "test", 1)
+    for cost_bps, trades in ((0.0, True), (1000.0, False)):
+        model = fit({"cost_bps": cost_bps})
+        model.metrics["validation_net_return"] = math.nan
+        gross, costs, _ = walk(model, market, Terms(cost_bps))
+        earned = fit({"cost_bps": cost_bps})
+        assert earned.metrics["validation_net_return"] == pytest.approx((gross - costs).mean(), rel=1e-12)
+        assert earned.trades == trades == (earned.metrics["validation_net_return"] > 0.0)
+        files(earned, tmp_path / str(trades))
+        loaded = DeepReinforcementLearning.load(tmp_path / str(trades))
+        assert bool(walk(loaded, market, Terms(cost_bps))[2].sum() > 0.0) == trades
+    held = np.linspace(-0.1, 0.1, 12)
+    np.testing.assert_array_equal(loaded.act(values(VALIDATION)[:12], held), held)
 
 
 def test_a_warm_start_begins_where_the_earlier_policy_ended() -> None:
