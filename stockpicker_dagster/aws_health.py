@@ -3,6 +3,7 @@
 Each is a line: what, whether it is well, and otherwise what to do. What cannot be seen is said, and never raises.
 """
 
+import os
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
@@ -12,9 +13,10 @@ from typing import Any
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.storage.aws.buckets import bucket_steps
 from stockpicker_dagster.storage.aws.clients import client
-from stockpicker_dagster.storage.aws.errors import asking
+from stockpicker_dagster.storage.aws.errors import AwsRefusal, asking
 from stockpicker_dagster.storage.aws.settings import AwsSettings, aws_settings
-from stockpicker_dagster.training.platforms import platform, reaper
+from stockpicker_dagster.training.platforms import PLATFORM, default_platform, platform, reaper
+from stockpicker_dagster.training.platforms.sagemaker import IMAGE, default_image
 
 Line = tuple[str, bool, str]
 _MOST_SKEW_S = 30.0
@@ -39,6 +41,7 @@ def account_lines() -> Iterator[Line]:
         yield _looked("rights on the lake", lambda: _write_and_remove(settings))
     yield _looked("rights on SageMaker", _list_jobs)
     yield _quotas()
+    yield from _image(settings)
     yield _left_running()
 
 
@@ -109,6 +112,33 @@ def _quotas() -> Line:
         True,
         ", ".join(f"{name}: {found[name]:.0f}" for name in _QUOTAS if name in found) or "none is listed",
     )
+
+
+def _image(settings: AwsSettings) -> Iterator[Line]:
+    """Whether the image that jobs run in is where they will look for it; one of another registry is not looked for."""
+    try:
+        if default_platform() == "local":
+            return
+    except StockPickerError as error:
+        yield "image for jobs", False, str(error)
+        return
+    named = os.environ.get(IMAGE) or default_image(settings)
+    registry, _, rest = named.partition("/")
+    if registry != default_image(settings).partition("/")[0]:
+        yield "image for jobs", True, f"{named}, of another registry, is not looked for"
+        return
+    repository, _, tag = rest.partition(":")
+    try:
+        with asking(f"the image {named} was looked for"):
+            client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": tag or "latest"}])
+    except AwsRefusal as error:
+        if error.code in ("RepositoryNotFoundException", "ImageNotFoundException"):
+            way_out = f"build and push it (docs/aws.md), or train on this machine with {PLATFORM}=local"
+            yield "image for jobs", False, f"{named} is not there; {way_out}"
+        else:
+            yield "image for jobs", False, str(error)
+        return
+    yield "image for jobs", True, named
 
 
 def _left_running() -> Line:

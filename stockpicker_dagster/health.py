@@ -94,7 +94,21 @@ def _strategies(lake: Lake) -> Iterator[Finding]:
             yield Finding(name, False, reason)
         if form.features.module is not None:
             yield _own_features(name, form)
+        if on_aws():
+            yield _where_it_trains(name, form)
         yield _stored_days(name, form, lake, forms)
+
+
+def _where_it_trains(name: str, form: StrategyForm) -> Finding:
+    """Where models are made and days scored, which on AWS may be either place."""
+    what = f"{name}: models"
+    try:
+        place, scored = form.training.runs_on, form.training.scored_by
+    except StockPickerError as error:
+        return Finding(what, False, str(error))
+    on = "trained by SageMaker" if place == "sagemaker" else "trained on this machine"
+    said = ", as the strategy says" if form.training.platform != "auto" else ""
+    return Finding(what, True, f"{on}{said}; days are scored by {scored}")
 
 
 def _own_features(name: str, form: StrategyForm) -> Finding:

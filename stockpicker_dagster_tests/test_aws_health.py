@@ -1,5 +1,6 @@
 """What the doctor sees in an account: each thing that is wrong is a line with what to do, and nothing raises."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,8 +21,13 @@ from stockpicker_dagster_tests.aws.faulty_proxy import Fault, FaultyProxy
 
 @pytest.fixture
 def account(aws: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FaultyProxy:
+    """An account with nothing in it but the image that jobs run in."""
     monkeypatch.setenv("STOCKPICKER_DEPLOYMENT", "aws")
     monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "home"))
+    client("ecr").create_repository(repositoryName="stockpicker")
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": {}, "layers": []})
+    client("ecr").put_image(repositoryName="stockpicker", imageTag="latest", imageManifest=manifest)
     return aws
 
 
@@ -79,6 +85,40 @@ def test_the_doctor_shows_the_account_first_and_stops_where_nothing_can_be_reach
     found = [(each.what, each.healthy) for each in findings(prepare_home(announce=False))]
     assert ("database", True) in found
     assert dict(found)["versions"]
+
+
+def test_an_image_that_is_lacking_is_named_before_the_first_job_fails_for_it(
+    account: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(cold_start(Deployment()))
+    for named in ("", "123456789012.dkr.ecr.eu-central-1.amazonaws.com/stockpicker:other"):
+        monkeypatch.setenv("STOCKPICKER_TRAINING_IMAGE", named)
+        if not named:
+            client("ecr").batch_delete_image(repositoryName="stockpicker", imageIds=[{"imageTag": "latest"}])
+        assert "is not there; build and push it" in unwell()["image for jobs"]
+    client("ecr").delete_repository(repositoryName="stockpicker", force=True)
+    assert "is not there; build and push it" in unwell()["image for jobs"]
+    account.fail(Fault("DescribeImages", "answer", 99, 400, "AccessDeniedException"))
+    assert "attach the policies" in unwell()["image for jobs"]
+    # What is not needed, or is somebody else's to keep, is not looked for.
+    monkeypatch.setenv("STOCKPICKER_TRAINING_IMAGE", "registry.example.com/team/stockpicker:2")
+    assert unwell() == {}
+    monkeypatch.delenv("STOCKPICKER_TRAINING_IMAGE")
+    monkeypatch.setenv("STOCKPICKER_TRAINING_PLATFORM", "local")
+    assert unwell() == {}
+
+
+def test_the_doctor_says_where_each_strategy_trains(account: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(cold_start(Deployment()))
+    place = prepare_home(announce=False)
+    said = {each.what: (each.healthy, each.sentence) for each in findings(place)}
+    assert said["quickstart: models"] == (True, "trained by SageMaker; days are scored by transform")
+    monkeypatch.setenv("STOCKPICKER_TRAINING_PLATFORM", "cluster")
+    said = {each.what: (each.healthy, each.sentence) for each in findings(place)}
+    assert said["quickstart: models"] == (
+        False,
+        "STOCKPICKER_TRAINING_PLATFORM='cluster' is unknown; known: local, sagemaker",
+    )
 
 
 def test_what_a_scoring_left_running_is_named(account: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,8 +234,12 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
         ["widths [8]", "3 hidden_layers"],
     ),
     ("algorithm.seed", {"seed": -1}, ["-1", "0"]),
-    ("training.platform", {"platform": "cluster"}, ["'cluster'", "'local'", "'sagemaker'"]),
-    ("training.instance_type", {"instance_type": "ml.m5.large"}, ["instance_type", "platform: sagemaker"]),
+    ("training.platform", {"platform": "cluster"}, ["'cluster'", "'auto'", "'local'", "'sagemaker'"]),
+    (
+        "training.instance_type",
+        {"platform": "local", "instance_type": "ml.m5.large"},
+        ["instance_type", "platform: auto"],
+    ),
     (
         "training.instance_type",
         {"platform": "sagemaker", "instance_type": "ml.m5.xlargo"},

@@ -64,7 +64,7 @@ def _asked(
     rows: Mapping[str, pl.DataFrame],
 ) -> dict[str, Scored]:
     """Asks every model once, several at a time; a cancelled run ends all of them, and deletes what was made."""
-    place = platform(form.training.platform, **form.training.platform_settings)
+    place = platform(form.training.runs_on, **form.training.platform_settings)
     works = {
         period: infer(
             place,

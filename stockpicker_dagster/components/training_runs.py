@@ -45,7 +45,7 @@ def train_periods(
     With a warm start each begins from the one of the period before, which it waits for: of this run, or what `stored`
     says of that period. A run that is cancelled stops the jobs that it waits for; one that was killed finds them again.
     """
-    place = platform(form.training.platform, **form.training.platform_settings)
+    place = platform(form.training.runs_on, **form.training.platform_settings)
     curves: dict[str, list[Progress]] = {period: [] for period in jobs}
     trained: dict[str, Trained] = {}
 

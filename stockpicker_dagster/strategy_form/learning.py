@@ -14,6 +14,7 @@ from stockpicker_dagster.research.algorithms import (
     validate_hyperparameters,
 )
 from stockpicker_dagster.strategy_form.base import Form, Misfit
+from stockpicker_dagster.training.platforms import default_platform
 from stockpicker_dagster.training.search import SearchSettings, check_search
 
 Period = Annotated[
@@ -180,44 +181,53 @@ class AlgorithmForm(Form):
 class TrainingForm(Form):
     """Where training runs."""
 
-    platform: Literal["local", "sagemaker"] = Field(
-        "local", description="`local`: on this machine; `sagemaker`: in the account of the deployment `aws`."
+    platform: Literal["auto", "local", "sagemaker"] = Field(
+        "auto",
+        description="`auto`: where the deployment is, so that on `aws` it is SageMaker; `local`: on this machine, "
+        "whatever the deployment; `sagemaker`: in the account of the deployment `aws` alone.",
     )
     instance_type: str | None = Field(
-        None, description="The machine on SageMaker; unset, ml.m5.xlarge. Only on platform sagemaker."
+        None, description="The machine on SageMaker; unset, ml.m5.xlarge. Not on platform local."
     )
-    volume_gb: int | None = Field(
-        None, ge=1, le=16384, description="Its disk in GB; unset, 30. Only on platform sagemaker."
-    )
+    volume_gb: int | None = Field(None, ge=1, le=16384, description="Its disk in GB; unset, 30. Not on platform local.")
     max_wait_hours: float | None = Field(
         None,
         gt=0,
         le=672,
-        description="Takes spot capacity, and is the most hours to wait for it, training included; unset, on demand. "
-        "Only on platform sagemaker.",
+        description="Takes spot capacity of SageMaker, and is the most hours to wait for it, training included; unset, "
+        "on demand. Not on platform local.",
     )
     scoring: Literal["process", "transform", "serverless", "endpoint"] | None = Field(
         None,
         description="How days are scored: `process`, where Dagster runs; `transform`, by a batch job of the platform; "
-        "`serverless` or `endpoint`, by an endpoint that is deleted afterwards. Unset, `process` on platform local and "
-        "`transform` on sagemaker.",
+        "`serverless` or `endpoint`, by an endpoint that is deleted afterwards. Unset, `process` on this machine and "
+        "`transform` on SageMaker.",
     )
     scoring_instance_type: str | None = Field(
-        None, description="The machine that scores on SageMaker; unset, ml.m5.xlarge. Only on platform sagemaker."
+        None, description="The machine that scores on SageMaker; unset, ml.m5.xlarge. Not on platform local."
     )
     max_hours: float = Field(24, gt=0, le=672, description="Hours that one model may train; then it is stopped.")
 
     @property
+    def runs_on(self) -> Literal["local", "sagemaker"]:
+        """The platform, whether it was said or not. Raises `InvalidInput` for an environment that is wrong."""
+        return default_platform() if self.platform == "auto" else self.platform
+
+    @property
     def platform_settings(self) -> dict[str, Any]:
-        """What the platform of that name is made with."""
-        names = ("instance_type", "volume_gb", "max_wait_hours", "scoring_instance_type")
-        given = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in given.items() if value is not None}
+        """What the platform `runs_on` is made with; this machine is what it is."""
+        return self._of_sagemaker if self.runs_on == "sagemaker" else {}
 
     @property
     def scored_by(self) -> Literal["process", "transform", "serverless", "endpoint"]:
         """How days are scored, whether it was said or not."""
-        return self.scoring or ("process" if self.platform == "local" else "transform")
+        return self.scoring or ("process" if self.runs_on == "local" else "transform")
+
+    @property
+    def _of_sagemaker(self) -> dict[str, Any]:
+        names = ("instance_type", "volume_gb", "max_wait_hours", "scoring_instance_type")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
 
     @field_validator("instance_type")
     @classmethod
@@ -233,11 +243,11 @@ class TrainingForm(Form):
         return value
 
     def _agree(self) -> None:
-        if self.platform == "local" and self.platform_settings:
+        if self.platform == "local" and self._of_sagemaker:
             raise Misfit(
-                f"training {', '.join(self.platform_settings)} is for platform sagemaker, and this one is local; leave "
-                "it out, or set platform: sagemaker",
-                next(iter(self.platform_settings)),
+                f"training {', '.join(self._of_sagemaker)} is for SageMaker, which platform local never is; leave it "
+                "out, or set platform: auto",
+                next(iter(self._of_sagemaker)),
             )
         if self.max_wait_hours is not None and self.max_wait_hours < self.max_hours:
             raise Misfit(

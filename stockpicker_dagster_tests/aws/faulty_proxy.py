@@ -10,10 +10,10 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 Kind = Literal["answer", "reset", "lose_answer", "cut_answer"]
@@ -31,14 +31,27 @@ class Fault:
     message: str = "the test says so"
 
 
+Answered = tuple[int, str, list[tuple[str, str]], bytes]
+"""Status, reason, headers and body of an HTTP answer."""
+
+
+class Service(Protocol):
+    """Somebody who does what the emulator behind the proxy does not, and hands on the rest."""
+
+    def reply(self, path: str, target: str, body: bytes, forward: Callable[[bytes], Answered]) -> Answered: ...
+
+
 class FaultyProxy:
-    """The proxy; `url` is its address, `seen` every request's "METHOD path target"."""
+    """The proxy; `url` is its address, `seen` every request's "METHOD path target", `service` stands in front of the
+    emulator where there is one.
+    """
 
     def __init__(self, target: str) -> None:
         self.host = urlsplit(target).netloc
         self.faults: list[Fault] = []
         self.seen: list[str] = []
         self.lock = threading.Lock()
+        self.service: Service | None = None
         proxy = self
 
         class Handler(_Handler):
@@ -94,7 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer_fault(fault, bool(target))
         if fault is not None and fault.kind == "reset":
             return self._reset()
-        status, reason, headers, content = self._forwarded(body)
+        if self.proxy.service is None:
+            status, reason, headers, content = self._forwarded(body)
+        else:
+            status, reason, headers, content = self.proxy.service.reply(self.path, target, body, self._forwarded)
         if fault is not None and fault.kind == "lose_answer":
             return self._reset()
         self.send_response_only(status, reason)

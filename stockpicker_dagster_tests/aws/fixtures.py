@@ -45,6 +45,7 @@ def aws(aws_proxy: FaultyProxy, moto_url: str, monkeypatch: pytest.MonkeyPatch) 
     aws_proxy.forget()
     set_environment(monkeypatch, aws_proxy.url)
     yield aws_proxy
+    aws_proxy.service = None
     aws_proxy.forget()
     clients.forget_clients()
 

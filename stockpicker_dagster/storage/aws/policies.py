@@ -19,20 +19,23 @@ _CREATIONS = [
     "AddTags",
 ]
 _SAGEMAKER = [
-    "DescribeTrainingJob",
     "StopTrainingJob",
-    "DescribeModel",
     "DeleteModel",
-    "DescribeEndpointConfig",
     "DeleteEndpointConfig",
-    "DescribeEndpoint",
     "DeleteEndpoint",
     "InvokeEndpoint",
-    "DescribeTransformJob",
     "StopTransformJob",
-    "DescribeProcessingJob",
     "StopProcessingJob",
     "ListTags",
+]
+# What is not there carries no tag, and what was just made carries none for a moment: to look must not depend on it.
+_SAGEMAKER_LOOKS = [
+    "DescribeTrainingJob",
+    "DescribeModel",
+    "DescribeEndpointConfig",
+    "DescribeEndpoint",
+    "DescribeTransformJob",
+    "DescribeProcessingJob",
 ]
 _SAGEMAKER_LISTS = ["ListTrainingJobs", "ListModels", "ListEndpointConfigs", "ListEndpoints", "ListTransformJobs"]
 _LOGS = ["logs:GetLogEvents", "logs:DescribeLogStreams"]
@@ -90,9 +93,11 @@ def caller_policy(settings: AwsSettings) -> dict[str, Any]:
             # Names of jobs begin with the strategy's; what is ours is told by the tag that every creation carries.
             _allowed("NewJobs", [f"sagemaker:{name}" for name in _CREATIONS], everything, asked_for),
             _allowed("Jobs", [f"sagemaker:{name}" for name in _SAGEMAKER], everything, marked),
+            _allowed("Looks", [f"sagemaker:{name}" for name in _SAGEMAKER_LOOKS], everything),
             _allowed("Lists", [f"sagemaker:{name}" for name in _SAGEMAKER_LISTS], ["*"]),
             _allowed("PassRole", ["iam:PassRole"], [execution_role(settings)], passing),
             _allowed("JobLogs", _LOGS, [logs]),
+            _allowed("Image", ["ecr:DescribeImages"], [_images(settings)]),
             _allowed("Secrets", ["secretsmanager:GetSecretValue"], [secret]),
             _allowed("Quotas", ["servicequotas:ListServiceQuotas"], ["*"]),
             *_key(settings),
@@ -105,7 +110,7 @@ def execution_policy(settings: AwsSettings) -> dict[str, Any]:
     world, where, account = partition(settings.region), settings.region, settings.account
     logs = f"arn:{world}:logs:{where}:{account}:log-group:/aws/sagemaker/*"
     images = [
-        f"arn:{world}:ecr:{where}:{account}:repository/{settings.prefix}*",
+        _images(settings),
         # Those of the built-in algorithms, which AWS keeps in an account of its own for each region.
         *(f"arn:{world}:ecr:{where}:*:repository/{name}" for name in ("linear-learner", "sagemaker-xgboost")),
     ]
@@ -139,6 +144,11 @@ def _key(settings: AwsSettings) -> list[dict[str, Any]]:
     keys = f"arn:{partition(settings.region)}:kms:{settings.region}:{settings.account}:key/*"
     named = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": settings.kms_key}}
     return [_allowed("Key", used, [keys], named)]
+
+
+def _images(settings: AwsSettings) -> str:
+    """Our own repositories, which are named with the prefix."""
+    return f"arn:{partition(settings.region)}:ecr:{settings.region}:{settings.account}:repository/{settings.prefix}*"
 
 
 def _arns(settings: AwsSettings, buckets: tuple[str, ...]) -> list[str]:

@@ -6,10 +6,11 @@ machine is what is sent to AWS. What differs lies in `Platform`: where files go,
 and how often it is polite to ask. Requests are built in `requests`, checked in `validation`, followed in `following`.
 """
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.aws.settings import on_aws
@@ -22,6 +23,8 @@ _PLATFORMS = {
     "sagemaker": ("stockpicker_dagster.training.platforms.sagemaker", "SageMakerPlatform"),
 }
 """Module and class of each platform, by name; the module is imported only when asked for."""
+PLATFORM = "STOCKPICKER_TRAINING_PLATFORM"
+"""Names the platform of strategies that name none themselves."""
 
 
 class PlatformFailure(StockPickerError):
@@ -151,6 +154,21 @@ def platform(name: str, **settings: Any) -> Platform:
         raise InvalidInput(f"platform {name!r} is unknown; known: {', '.join(sorted(_PLATFORMS))}")
     module, attribute = _PLATFORMS[name]
     return cast(Platform, getattr(import_module(module), attribute)(**settings))
+
+
+def default_platform() -> Literal["local", "sagemaker"]:
+    """The platform of strategies that name none: SageMaker on `aws`, unless the environment says otherwise.
+
+    Raises `InvalidInput` for a platform that is unknown, or not to be had in this deployment.
+    """
+    named = os.environ.get(PLATFORM) or ("sagemaker" if on_aws() else "local")
+    if named == "local":
+        return "local"
+    if named != "sagemaker":
+        raise InvalidInput(f"{PLATFORM}={named!r} is unknown; known: {', '.join(sorted(_PLATFORMS))}")
+    if not on_aws():
+        raise InvalidInput(f"{PLATFORM}=sagemaker needs an AWS account; set STOCKPICKER_DEPLOYMENT=aws")
+    return "sagemaker"
 
 
 def platforms_of_deployment() -> list[Platform]:

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.training.platforms import Answer, Jobs, PlatformFailure, polling
-from stockpicker_dagster.training.platforms.errors import already_exists, is_missing, is_passing, refusals
+from stockpicker_dagster.training.platforms.errors import already_exists, is_denied, is_missing, is_passing, refusals
 from stockpicker_dagster.training.platforms.jobs import ENDED, JobKind
 from stockpicker_dagster.training.platforms.polling import Waiting
 
@@ -95,11 +95,17 @@ def outcome(
 
 
 def stop(platform: Jobs, kind: JobKind, name: str) -> None:
-    """Asks a job to stop; one that cannot be stopped is warned of."""
-    try:
-        kind.stop(platform, name)
-    except (ClientError, BotoCoreError) as error:
-        _log.warning("the job %s could not be stopped: %s", name, error)
+    """Asks a job to stop, a few times if it has to be; one that cannot be stopped is warned of."""
+    for look in range(1, _LOOKS + 1):
+        try:
+            kind.stop(platform, name)
+            return
+        except (ClientError, BotoCoreError) as error:
+            # The tag that the right rests on is not seen everywhere at once.
+            if look == _LOOKS or not (is_denied(error) or is_passing(error)):
+                _log.warning("the job %s could not be stopped: %s", name, error)
+                return
+        polling.pause(platform.poll_seconds / 5)
 
 
 def _find_or_start(platform: Jobs, work: Work[T], attempt: int, say: Say) -> Waiting[tuple[Answer, bool]]:

@@ -32,6 +32,7 @@ from stockpicker_dagster.training.platforms.built_in_images import image_uri
 from stockpicker_dagster.training.platforms.built_in_settings import FIXED, BuiltIn, validate_settings
 from stockpicker_dagster.training.platforms.jobs import TRAINING
 from stockpicker_dagster.training.platforms.polling import wait_for
+from stockpicker_dagster.training.platforms.requests import digits_of
 
 CONTENT_TYPE = "text/csv"
 _XGBOOST_FILE = "xgboost-model"
@@ -90,16 +91,16 @@ class BuiltInTraining:
             del own["early_stopping_rounds"]
         return {**FIXED[self.algorithm], **own}
 
-    def name(self, attempt: int) -> str:
-        """The name of an attempt, the first being 1."""
-        ending = f"-{self.identity}" + (f"-{attempt}" if attempt > 1 else "")
+    def name(self, attempt: int, platform: Platform | None = None) -> str:
+        """The name of an attempt on a platform, the first being 1."""
+        ending = f"-{digits_of(self.identity, platform)}" + (f"-{attempt}" if attempt > 1 else "")
         words = re.sub(r"[^a-zA-Z0-9]+", "-", f"{self.strategy}-{self.period}-{self.algorithm}").strip("-")
         return (words[: _NAME - len(ending)].rstrip("-") + ending).lstrip("-")
 
     def request(self, platform: Platform, attempt: int = 1) -> dict[str, Any]:
         """The keyword arguments of `create_training_job`; its CSV is staged on the platform."""
         return {
-            "TrainingJobName": self.name(attempt),
+            "TrainingJobName": self.name(attempt, platform),
             "AlgorithmSpecification": {
                 "TrainingImage": image_uri(self.algorithm, region()),
                 "TrainingInputMode": "File",
@@ -177,7 +178,11 @@ def train_built_in(platform: Platform, training: BuiltInTraining) -> BuiltInMode
             raise PlatformFailure(f"{artifact}: {error}") from error
 
     work = Work(
-        TRAINING, training.name, lambda attempt: training.request(platform, attempt), collect, more_time="allow more"
+        TRAINING,
+        lambda attempt: training.name(attempt, platform),
+        lambda attempt: training.request(platform, attempt),
+        collect,
+        more_time="allow more",
     )
     model, _ = wait_for(outcome(platform, work))
     return model

@@ -41,6 +41,11 @@ def already_exists(error: BaseException) -> bool:
     return code == "ResourceInUse" or "already exist" in message
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether the right to it is lacking, or rests on a tag that is not there: yet, or because the thing is gone."""
+    return error_code(error) in ("AccessDeniedException", "AccessDenied")
+
+
 def _said(error: BaseException) -> tuple[str, str]:
     """Code and message, in small letters, of a service's answer; empty for what is none, such as a lost connection."""
     about = error.response.get("Error", {}) if isinstance(error, ClientError) else {}

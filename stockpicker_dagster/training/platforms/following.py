@@ -68,7 +68,7 @@ def training(
     hours = f"allow more than {job.max_runtime_seconds} s (training: max_hours), or run it again to go on from its "
     work = Work(
         TRAINING,
-        job.name,
+        lambda attempt: job.name(attempt, platform),
         lambda attempt: training_request(platform, job, attempt),
         lambda described: _collect(platform, described),
         more_time=f"{hours}checkpoint",

@@ -14,7 +14,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from stockpicker_dagster.training.container.payloads import CSV
 from stockpicker_dagster.training.inference import answer_columns
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure, polling
-from stockpicker_dagster.training.platforms.errors import already_exists, error_code, is_missing, is_passing, refusals
+from stockpicker_dagster.training.platforms.errors import (
+    already_exists,
+    error_code,
+    is_denied,
+    is_missing,
+    is_passing,
+    refusals,
+)
 from stockpicker_dagster.training.platforms.polling import Waiting
 
 _log = logging.getLogger(__name__)
@@ -226,12 +233,18 @@ def _deleted(platform: Platform, noun: str, name_key: str, name: str, once: bool
     """Asks for a deletion; whether the thing is gone. With `once`, it is as soon as the service has agreed."""
     try:
         getattr(platform.client, f"delete_{noun}")(**{name_key: name})
-    except ClientError as error:
-        if is_missing(error):
+    except (ClientError, BotoCoreError) as error:
+        if is_missing(error) or (is_denied(error) and _is_gone(platform, noun, name_key, name)):
             return True
         _log.info("the %s %s cannot be deleted yet: %s", noun, name, error)
         return False
-    except BotoCoreError as error:
-        _log.info("the %s %s cannot be deleted yet: %s", noun, name, error)
-        return False
     return once
+
+
+def _is_gone(platform: Platform, noun: str, name_key: str, name: str) -> bool:
+    """Whether there is no such thing. Rights that rest on a tag are denied for what is not there, which has none."""
+    try:
+        getattr(platform.client, f"describe_{noun}")(**{name_key: name})
+    except (ClientError, BotoCoreError) as error:
+        return is_missing(error)
+    return False

@@ -34,6 +34,7 @@ from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFai
 from stockpicker_dagster.training.platforms.attempts import Work, outcome
 from stockpicker_dagster.training.platforms.jobs import PROCESSING
 from stockpicker_dagster.training.platforms.polling import wait_for
+from stockpicker_dagster.training.platforms.requests import digits_of
 
 _MOST_SECONDS = 6 * 3600
 _KEPT_SECONDS = 86_400
@@ -87,7 +88,7 @@ class OnPlatform:
         given.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, content in files.items():
             (given / name).write_bytes(content)
-        answer = self._answer(f"compute-{by}-{digits}", by, given)
+        answer = self._answer(f"compute-{by}-{digits_of(digits, self._platform)}", by, given)
         shutil.rmtree(given, ignore_errors=True)
         if answer.schema != pl.Schema(schema):
             raise PlatformFailure(f"the job answered with the columns {answer.schema}, not {pl.Schema(schema)}")

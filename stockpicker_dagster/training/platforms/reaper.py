@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stockpicker_dagster.training.platforms import Platform
-from stockpicker_dagster.training.platforms.errors import error_code, is_missing, refusals
+from stockpicker_dagster.training.platforms.errors import is_denied, is_missing, refusals
 from stockpicker_dagster.training.platforms.hosting import delete_endpoint, delete_endpoint_config, delete_model
 from stockpicker_dagster.training.platforms.jobs import ENDED, TRANSFORM
 from stockpicker_dagster.training.platforms.scoring_requests import PURPOSE
@@ -93,7 +93,7 @@ def _is_ours(platform: Platform, arn: str) -> bool:
             found = platform.client.list_tags(ResourceArn=arn)["Tags"]
         except ClientError as error:
             # What carries other tags may not even be looked at, and what is gone by now is nobody's.
-            if error_code(error) == "AccessDeniedException" or is_missing(error):
+            if is_denied(error) or is_missing(error):
                 return False
             raise
     tags = {tag["Key"]: tag["Value"] for tag in found}

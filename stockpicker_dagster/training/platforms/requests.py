@@ -50,14 +50,22 @@ class TrainingJob:
         }
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
-    def name(self, attempt: int) -> str:
-        """The name of an attempt, the first being 1.
+    def name(self, attempt: int, platform: Platform | None = None) -> str:
+        """The name of an attempt on a platform (None: this machine), the first being 1.
 
-        Strategy and period are in it for readers only; the digits tell jobs apart.
+        Strategy and period are in it for readers only; the digits tell jobs apart, also those of two deployments in one
+        account, neither of which can read what the other's leave.
         """
-        ending = f"-{self.identity}" + (f"-{attempt}" if attempt > 1 else "")
+        ending = f"-{digits_of(self.identity, platform)}" + (f"-{attempt}" if attempt > 1 else "")
         words = re.sub(r"[^a-zA-Z0-9]+", "-", f"{self.settings.strategy}-{self.settings.period}").strip("-")
         return (words[: _NAME - len(ending)].rstrip("-") + ending).lstrip("-")
+
+
+def digits_of(identity: str, platform: Platform | None) -> str:
+    """An identity as a platform's names have it: on this machine as it is, elsewhere with the deployment in it."""
+    if platform is None or platform.name == "local":
+        return identity
+    return hashlib.sha256(json.dumps([identity, platform.marks], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def training_request(
@@ -71,7 +79,7 @@ def training_request(
     kinds = {"captions": "application/json", EARLIER: "application/octet-stream"}
     tagged = {"stockpicker:strategy": job.settings.strategy, "stockpicker:period": job.settings.period, **(tags or {})}
     return {
-        "TrainingJobName": job.name(attempt),
+        "TrainingJobName": job.name(attempt, platform),
         "AlgorithmSpecification": {
             "TrainingImage": platform.image,
             "TrainingInputMode": "File",

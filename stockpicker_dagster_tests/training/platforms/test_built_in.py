@@ -8,23 +8,23 @@ import csv
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import pytest
 
-from stockpicker_dagster.cold_start import cold_start
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.storage.aws.clients import client
-from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.storage.aws.settings import aws_settings
 from stockpicker_dagster.training.datasets import LABEL, read_captions
-from stockpicker_dagster.training.platforms import PlatformFailure
+from stockpicker_dagster.training.platforms import Platform, PlatformFailure
 from stockpicker_dagster.training.platforms.built_in import BuiltInTraining, as_csv, train_built_in
 from stockpicker_dagster.training.platforms.built_in_scoring import read_scores, score_built_in
 from stockpicker_dagster.training.platforms.built_in_settings import validate_settings
 from stockpicker_dagster.training.platforms.local import LocalPlatform
 from stockpicker_dagster.training.platforms.sagemaker import SageMakerPlatform
+from stockpicker_dagster_tests.aws.buckets import make_bucket
 from stockpicker_dagster_tests.aws.faulty_proxy import FaultyProxy
 
 
@@ -33,7 +33,7 @@ def account(aws: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("STOCKPICKER_DEPLOYMENT", "aws")
     monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(SageMakerPlatform, "poll_seconds", 0.01)
-    list(cold_start(Deployment()))
+    make_bucket(aws_settings().data_for_training)
     aws.forget()
     return aws
 
@@ -94,7 +94,7 @@ def test_xgboost_is_sent_label_first_and_its_model_scores_here_as_there(
     learned = xgboost.DMatrix(known.select(features).to_numpy(), label=known[LABEL].to_numpy())
     settings = {"eta": 0.3, "max_depth": 3, "nthread": 1, "objective": "reg:squarederror"}
     booster = xgboost.train(settings, learned, 5)
-    leave(platform, work.name(1), {"xgboost-model": bytes(booster.save_raw("ubj"))})
+    leave(platform, work.name(1, cast(Platform, platform)), {"xgboost-model": bytes(booster.save_raw("ubj"))})
 
     requests = sent(platform, monkeypatch, "create_training_job")
     model = train_built_in(platform, work)
@@ -118,7 +118,7 @@ def test_a_model_that_would_have_to_be_executed_is_not_read(
 
     platform, work = SageMakerPlatform(), training("xgboost", dataset_folder, tmp_path)
     for attempt in range(1, 5):
-        leave(platform, work.name(attempt), {"xgboost-model": pickle.dumps({"trees": 1})})
+        leave(platform, work.name(attempt, cast(Platform, platform)), {"xgboost-model": pickle.dumps({"trees": 1})})
     with pytest.raises(PlatformFailure, match="no model of XGBoost's that can be read"):
         train_built_in(platform, work)
 

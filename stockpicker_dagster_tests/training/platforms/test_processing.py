@@ -15,7 +15,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stockpicker_dagster.cold_start import cold_start
 from stockpicker_dagster.compute.in_process import IN_PROCESS
 from stockpicker_dagster.compute.travelling import packed
 from stockpicker_dagster.errors import InvalidInput
@@ -23,12 +22,13 @@ from stockpicker_dagster.research.cross_section import scale_at
 from stockpicker_dagster.research.features import compute, feature_set
 from stockpicker_dagster.research.features.computation import compute_by_year
 from stockpicker_dagster.storage.aws.clients import client
-from stockpicker_dagster.storage.deployment import Deployment
+from stockpicker_dagster.storage.aws.settings import aws_settings
 from stockpicker_dagster.training.container.compute import ANSWER
 from stockpicker_dagster.training.platforms import PlatformFailure, attempts, polling
 from stockpicker_dagster.training.platforms.local import LocalPlatform
 from stockpicker_dagster.training.platforms.processing import OnPlatform, engine
 from stockpicker_dagster.training.platforms.sagemaker import SageMakerPlatform
+from stockpicker_dagster_tests.aws.buckets import make_bucket
 from stockpicker_dagster_tests.aws.faulty_proxy import FaultyProxy
 from stockpicker_dagster_tests.research.price_frames import CALENDAR, START, random_market, same_bytes, sessions
 
@@ -162,7 +162,7 @@ def account(aws: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("STOCKPICKER_AWS_KMS_KEY", "alias/mine")
     monkeypatch.setattr(SageMakerPlatform, "poll_seconds", 0.01)
-    list(cold_start(Deployment()))
+    make_bucket(aws_settings().data_for_training)
     aws.forget()
     return aws
 

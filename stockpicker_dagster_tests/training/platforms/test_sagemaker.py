@@ -11,25 +11,24 @@ import tarfile
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from stockpicker_dagster.cold_start import cold_start
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.settings import aws_settings
-from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.training.container.settings import Settings
 from stockpicker_dagster.training.models import StoredModel, train_model
-from stockpicker_dagster.training.platforms import PlatformFailure, platform
+from stockpicker_dagster.training.platforms import Platform, PlatformFailure, platform
 from stockpicker_dagster.training.platforms.custom_models import ModelFolder
 from stockpicker_dagster.training.platforms.following import train_on
 from stockpicker_dagster.training.platforms.requests import TrainingJob, training_request
 from stockpicker_dagster.training.platforms.sagemaker import SageMakerPlatform
 from stockpicker_dagster.training.platforms.scoring_requests import How, Scoring
+from stockpicker_dagster_tests.aws.buckets import make_bucket
 from stockpicker_dagster_tests.aws.faulty_proxy import Fault, FaultyProxy
 from stockpicker_dagster_tests.aws.fixtures import ACCOUNT, REGION
 
@@ -41,7 +40,7 @@ def account(aws: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("STOCKPICKER_DEPLOYMENT", "aws")
     monkeypatch.setenv("STOCKPICKER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(SageMakerPlatform, "poll_seconds", 0.01)
-    list(cold_start(Deployment()))
+    make_bucket(aws_settings().data_for_training)
     aws.forget()
     return aws
 
@@ -59,7 +58,7 @@ def _packed(files: dict[str, bytes]) -> bytes:
 def _upload_model(place: SageMakerPlatform, job: TrainingJob, dataset: Path) -> Any:
     """Puts the model where the service would have put it; the emulator trains nothing."""
     bundle = train_model("mine", "2023-06-01", dataset, "linear", {"alpha": 1.0}, 0)
-    key = f"jobs/models/{job.name(1)}/output/model.tar.gz"
+    key = f"jobs/models/{job.name(1, cast(Platform, place))}/output/model.tar.gz"
     packed = _packed({name: content for name, content in bundle.files.items() if isinstance(content, bytes)})
     client("s3").put_object(Bucket=place.bucket, Key=key, Body=packed)
     return bundle
@@ -195,10 +194,11 @@ def test_a_cancelled_wait_stops_the_job(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(place, "read_log", interrupted)
+    name = job.name(1, cast(Platform, place))
     with Stubber(place.client.sagemaker) as stubber:
-        described = {"TrainingJobName": job.name(1), "TrainingJobStatus": "InProgress"}
+        described = {"TrainingJobName": name, "TrainingJobStatus": "InProgress"}
         needed = {
-            "TrainingJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{job.name(1)}",
+            "TrainingJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{name}",
             "ModelArtifacts": {"S3ModelArtifacts": "s3://b/m"},
             "SecondaryStatus": "Training",
             "AlgorithmSpecification": {"TrainingInputMode": "File"},
@@ -207,7 +207,7 @@ def test_a_cancelled_wait_stops_the_job(
             "CreationTime": 0,
         }
         stubber.add_response("describe_training_job", {**described, **needed})
-        stubber.add_response("stop_training_job", {}, {"TrainingJobName": job.name(1)})
+        stubber.add_response("stop_training_job", {}, {"TrainingJobName": name})
         with pytest.raises(KeyboardInterrupt):
             train_on(place, job)
         stubber.assert_no_pending_responses()
@@ -294,7 +294,7 @@ def test_an_upload_that_fails_says_why_and_leaves_nothing(account: FaultyProxy, 
             place.store(f"{place.custom_models}/research/0123456789abcdef/metadata.json", b"{}")
         assert account.requests("CreateTrainingJob") == []
         account.forget()
-    written = [each["Key"] for each in client("s3").list_objects_v2(Bucket=place.bucket)["Contents"]]
+    written = [each["Key"] for each in client("s3").list_objects_v2(Bucket=place.bucket).get("Contents", ())]
     assert [key for key in written if not key.endswith("/")] == []
 
 
