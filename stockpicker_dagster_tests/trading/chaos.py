@@ -39,6 +39,7 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Submission,
     Unknown,
+    not_sent,
 )
 from stockpicker_dagster.trading.brokers.capabilities import Capabilities
 from stockpicker_dagster.trading.brokers.paper import PaperBroker
@@ -141,7 +142,9 @@ class ChaoticBroker:
         self._late = [] if late is None else late
 
     def submit(self, request: OrderRequest) -> Submission:
-        """Takes the order, or not, and says so, or not."""
+        """Takes the order, or not, and says so, or not; too late it does not leave this machine."""
+        if request.not_after is not None and request.submitted_at >= request.not_after:
+            return not_sent(request, "it was to be sent before")
         if self._faults.strikes("submit"):
             match self._faults.dice.randrange(6):
                 case 0:
