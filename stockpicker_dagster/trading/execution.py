@@ -244,6 +244,7 @@ def _claim(engine: Engine, identity: str, now: datetime, lock: Lock, trusted: Tr
         if state == "executing":
             return
         _refuse_unapproved(connection, found, trusted)
+        _refuse_other_strategy(connection, found)
         too_late = latest_time(connection, found.document.mode, now) >= found.document.decidable_until
         if too_late:
             lapse(connection, identity, now)
@@ -276,6 +277,17 @@ def _refuse_unapproved(connection: Connection, found: StoredProposal, trusted: T
     given, needed = len(approvers(connection, found, trusted)), approvals_needed(connection, found)
     if given < needed:
         raise NotApproved(f"proposal {found.id} has {given} of the {needed} approvals it needs; nothing is executed")
+
+
+def _refuse_other_strategy(connection: Connection, found: StoredProposal) -> None:
+    """Raises `NotApproved` where an administrator has taken the account from the strategy since it was proposed."""
+    document = found.document
+    allowed = read_account(connection, document.account).allowed_strategies
+    if document.kind == "rebalance" and allowed is not None and document.strategy not in allowed:
+        raise NotApproved(
+            f"proposal {found.id} is of strategy {document.strategy!r}, which may not trade in account "
+            f"{document.account!r} any more; allowed there: {', '.join(allowed) or 'none'}; nothing is executed"
+        )
 
 
 def _refuse_forged_claim(engine: Engine, found: StoredProposal, trusted: TrustedKeys | None) -> None:
@@ -616,6 +628,7 @@ class _Execution:
         """How much of each order passes the limits on fresh figures; why others do not is noted."""
         held = self._broker.positions()
         tried = self._attempts()
+        traded = self._traded()
         under_way = [
             replace(order, quantity=tried[key_of(order)].quantity - tried[key_of(order)].filled)
             for order in self._document.orders
@@ -624,7 +637,7 @@ class _Execution:
         candidates = [
             replace(order, quantity=quantity)
             for order, before in waiting
-            if (quantity := self._sendable_quantity(order, before, held, bool(under_way))) > 0
+            if (quantity := self._sendable_quantity(order, before, held, traded, bool(under_way))) > 0
         ]
         # What is under way, or comes after this stage, is part of the book that the limits are about.
         sent = {key_of(order) for order in (*candidates, *under_way)} | set(tried)
@@ -642,12 +655,20 @@ class _Execution:
         return {key_of(order): order.quantity for order in passing if key_of(order) in again}
 
     def _sendable_quantity(
-        self, order: ProposedOrder, before: Attempt | None, held: Mapping[str, Decimal], under_way: bool
+        self,
+        order: ProposedOrder,
+        before: Attempt | None,
+        held: Mapping[str, Decimal],
+        traded: Mapping[Key, Decimal],
+        under_way: bool,
     ) -> Decimal:
-        """What is left of an order, which never takes the position across zero; zero where it must not go at all."""
-        left = order.quantity
+        """What is left of an order, which never takes the position across zero; zero where it must not go at all.
+
+        `traded` is what fills add up to, which may be more than the broker said when it cancelled the order.
+        """
+        left = order.quantity - traded.get(key_of(order), ZERO)
         if before is not None:
-            left = before.quantity if before.status == UNKNOWN else before.quantity - before.filled
+            left = before.quantity if before.status == UNKNOWN else min(left, before.quantity - before.filled)
         position = held.get(order.symbol, ZERO)
         if order.phase == "reductions":
             closable = max(position if order.side == "sell" else -position, ZERO)
@@ -856,6 +877,12 @@ class _Execution:
         with self._engine.connect() as connection:
             return {attempt.key: attempt for attempt in intents.attempts(connection, self._found.id)}
 
+    def _traded(self) -> dict[Key, Decimal]:
+        """The shares of each order that have changed hands, by its fills."""
+        with self._engine.connect() as connection:
+            filled = _fills_by_order(connection, self._found.id)
+        return {key: sum((shares for shares, _ in parts), ZERO) for key, parts in filled.items()}
+
     def _under_way(self, stage: Stage) -> bool:
         """Whether the broker may still trade something of the stage."""
         return any(attempt.key[1:] == stage and not attempt.ended for attempt in self._attempts().values())
@@ -894,18 +921,24 @@ def _executed_orders(
     connection: Connection, found: StoredProposal, notes: Mapping[Key, str]
 ) -> tuple[ExecutedOrder, ...]:
     tried = {attempt.key: attempt for attempt in intents.attempts(connection, found.id)}
+    filled = _fills_by_order(connection, found.id)
+    return tuple(
+        _executed(order, tried.get(key_of(order)), filled.get(key_of(order), ()), notes.get(key_of(order), ""))
+        for order in found.document.orders
+    )
+
+
+def _fills_by_order(connection: Connection, proposal: str) -> dict[Key, list[tuple[Decimal, Decimal]]]:
+    """Shares, positive, and price of every fill of each order of the proposal."""
     filled: dict[Key, list[tuple[Decimal, Decimal]]] = {}
     fills, committed = ledger.fills, ledger.order_intents
     for row in connection.execute(
         select(committed.c.symbol, committed.c.phase, committed.c.slice, fills.c.quantity, fills.c.price)
         .join(fills, fills.c.intent == committed.c.id)
-        .where(committed.c.proposal == found.id)
+        .where(committed.c.proposal == proposal)
     ):
         filled.setdefault((row.symbol, row.phase, row.slice), []).append((abs(row.quantity), row.price))
-    return tuple(
-        _executed(order, tried.get(key_of(order)), filled.get(key_of(order), ()), notes.get(key_of(order), ""))
-        for order in found.document.orders
-    )
+    return filled
 
 
 def _executed(

@@ -60,7 +60,8 @@ _BY_ACCOUNT = (
 _OF_PAPER = ("paper_accounts", "paper_fills", "paper_orders", "paper_positions")
 _ACCOUNT_OF = {
     "broker_orders": "(SELECT i.account FROM order_intents i WHERE i.id = intent)",
-    "executions": "(SELECT p.account FROM proposals p WHERE p.id = proposal)",
+    "executions": "(SELECT p.account FROM proposals p WHERE p.id = executions.proposal AND p.digest = "
+    "executions.digest)",
 }
 
 
@@ -90,12 +91,13 @@ def grant_script(dagster: str, trader: str, desk: str) -> str:
 
 
 def _trader_lines(trader: str) -> list[str]:
-    written = ", ".join((*_BY_ACCOUNT, "halts", "outbox", "ticket_orders", *_OF_PAPER))
+    written = ", ".join((*_BY_ACCOUNT, "outbox", "ticket_orders", *_OF_PAPER))
     return [
         "-- A trader executes; it cannot decide, and sees no secret of a person.",
         f"GRANT SELECT ON {', '.join(READ_BY_ALL)}, outbox, notice_targets TO {trader};",
         f"GRANT SELECT (name, role, disabled_at, created_at) ON people TO {trader};",
         f"GRANT INSERT, UPDATE ON {written}, traders TO {trader};",
+        f"GRANT INSERT ON halts TO {trader};",
         f"GRANT UPDATE (cash, strategy, booked_through) ON accounts TO {trader};",
         f"GRANT UPDATE ON counters TO {trader};",
         f"GRANT INSERT ON outcomes TO {trader};",
@@ -104,13 +106,14 @@ def _trader_lines(trader: str) -> list[str]:
 
 
 def _dagster_lines(dagster: str) -> list[str]:
-    written = ", ".join((*_BY_ACCOUNT, "halts", "outbox", "proposals", "open_proposals", "trials", *_OF_PAPER))
+    written = ", ".join((*_BY_ACCOUNT, "outbox", "proposals", "open_proposals", "trials", *_OF_PAPER))
     return [
         "-- Dagster plans, proposes, and trades on paper.",
         f"GRANT SELECT ON {', '.join(READ_BY_ALL)}, outbox, notice_targets TO {dagster};",
         f"GRANT SELECT (name, role, disabled_at, created_at) ON people TO {dagster};",
         f"GRANT INSERT, UPDATE ON {written} TO {dagster};",
-        f"GRANT INSERT ON accounts, tickers TO {dagster};",
+        "-- It halts, too; to lift a halt is for people at the desk.",
+        f"GRANT INSERT ON accounts, halts, tickers TO {dagster};",
         f"GRANT UPDATE (cash, strategy, booked_through) ON accounts TO {dagster};",
         f"GRANT UPDATE ON counters TO {dagster};",
         f"GRANT INSERT ON outcomes TO {dagster};",
@@ -135,7 +138,16 @@ def _row_security(dagster: str, trader: str, desk: str) -> list[str]:
             f"CREATE POLICY dagster_writes_paper ON {table} FOR ALL TO {dagster} "
             f"USING ({condition}) WITH CHECK ({condition});"
         )
-    return lines
+    return [*lines, *_account_lines(dagster)]
+
+
+def _account_lines(dagster: str) -> list[str]:
+    """Accounts that Dagster makes are kept in the ledger: where orders go is for the desk to say."""
+    return [
+        "DROP POLICY IF EXISTS dagster_makes_paper ON accounts;",
+        f"CREATE POLICY dagster_makes_paper ON accounts AS RESTRICTIVE FOR INSERT TO {dagster} "
+        "WITH CHECK (mode = 'paper' AND broker = 'paper' AND NOT live_enabled);",
+    ]
 
 
 def _is_paper(table: str) -> str:

@@ -1,9 +1,9 @@
 """Whatever people, processes, markets and a broker do, in whatever order: every promise holds after each step.
 
-Hypothesis plays all of them against a model that knows nothing but who has decided what: several proposals in a row,
-a quorum of two with four eyes, halts, expiries, executors that crash or are overtaken, and a broker that loses answers,
-delivers late, fills in parts, rejects, repeats, or says that something else is held. At the end of every play a clean
-executor has to bring what was claimed to its end.
+Hypothesis, and dice, play all of them against a model that knows nothing but who has decided what: several proposals in
+a row, a quorum of two with four eyes, halts, expiries, forgeries, executors that crash or are overtaken, and a broker
+that loses answers, delivers late, fills in parts, rejects, repeats, or says that something else is held. At the end of
+every play a clean executor has to bring what was claimed to its end.
 """
 
 import random
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import HealthCheck, Phase, currently_in_test_context, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -71,20 +71,20 @@ price_moves = st.lists(st.integers(900, 1_100), min_size=3, max_size=3)
 dooms = st.tuples(st.sampled_from((*chaos.STEPS, *CHECKPOINTS[:5])), st.sampled_from((1, 1, 1, 2, 3)))
 """Where something happens to an executor: at the n-th time that it reaches a step, if it does."""
 
+WHAT = ("crash", "locked", "overtaken", "overtaken", "halt", "expiry")
 disturbances = st.fixed_dictionaries(
     {
         "script": misbehaviour,
         "seed": st.integers(0, 99),
         "doom": dooms,
-        "what": st.sampled_from(("crash", "locked", "overtaken", "overtaken", "halt", "expiry")),
+        "what": st.sampled_from(WHAT),
         "other": misbehaviour,
     }
 )
 """One pass of an executor, and what happens in the middle of it; `other` is what its successor meets."""
 
-obstacles = st.sampled_from(
-    (None, None, None, "one short", "forgery", "claim", "bytes", "quorum", "quorum back", "halt", "expiry", "denial")
-)
+OBSTACLES = ("one short", "forgery", "claim", "bytes", "quorum", "quorum back", "halt", "expiry", "denial")
+obstacles = st.sampled_from((None, None, None, *OBSTACLES))
 """What stands in the way of a proposal that is else approved at once and tried."""
 
 passes = st.lists(disturbances, min_size=1, max_size=3)
@@ -217,6 +217,7 @@ class TradingStates(RuleBasedStateMachine):
     def _meet(self, obstacle: str) -> None:
         """Puts something in the way of the newest proposal, and tries to execute it all the same."""
         identity, known = self._proposal(-1)
+        self.seen[obstacle] += 1
         calm = Script(CALM, 0, _crash, None)
         if obstacle == "quorum back":
             # Asked for more people for a while: enough for now have approved, but nobody has said so.
@@ -406,7 +407,7 @@ class TradingStates(RuleBasedStateMachine):
         report = self._attempt(identity, faults, wrong)
         claim = self._claim(identity)
         self.halted = accounts.is_halted(self.engine, ACCOUNT)
-        if known.state != "executing" and known.state != "ended":
+        if known.state not in ("executing", "ended", "forged"):
             assert (claim is not None) == (known.state == "lapsed" or (may_claim and not (in_time and halted)))
             if may_claim and claim is not None:
                 known.state = "executing" if in_time else "lapsed"
@@ -415,7 +416,8 @@ class TradingStates(RuleBasedStateMachine):
             known.state = "ended"
         if halted or not in_time:
             assert self._count(ledger.order_intents) == committed, "an order after a halt or an expiry"
-        note(f"{report.status if report else 'raised'}: {report.message if report else ''}; {known.state}")
+        if currently_in_test_context():
+            note(f"{report.status if report else 'raised'}: {report.message if report else ''}; {known.state}")
         return report
 
     def _attempt(self, identity: str, faults: Script, wrong: Decimal = ZERO) -> ExecutionReport | None:
@@ -651,12 +653,95 @@ def machine(tmp_path: Path) -> type[TradingStates]:
     return type("Machine", (TradingStates,), own)
 
 
+class Player:
+    """Plays the machine by dice; the first evening of one seed after another comes to each obstacle and disturbance."""
+
+    def __init__(self, machine: type[TradingStates], seed: int) -> None:
+        self.seed, self.dice = seed, random.Random(seed)
+        self.state = machine()
+
+    def play(self, moves: int) -> None:
+        """Some evenings; every promise is looked at after each move."""
+        dice, state = self.dice, self.state
+        evening = {**self._evening(), "obstacle": (*OBSTACLES, None, None, None)[self.seed % 12]}
+        evening["tried"][0] |= {"what": WHAT[self.seed % 5], "doom": (CHECKPOINTS[1 + self.seed % 4], 1)}
+        try:
+            state.begin(
+                prices=[dice.randint(500, 20_000) for _ in NAMES],
+                auction=dice.random() < 0.5,
+                forgetful=dice.random() < 0.5,
+                holds=dice.random() < 0.5,
+                **evening,
+            )
+            state.promises_hold()
+            for _ in range(moves):
+                self._move()
+                state.promises_hold()
+        finally:
+            state.teardown()
+
+    def _move(self) -> None:
+        dice, state = self.dice, self.state
+        match dice.randrange(10):
+            case 0 | 1 if state._under_way() and not state.halted:
+                state.run_an_executor(self._disturbance())
+            case 2 if state.proposals:
+                state.run_a_calm_executor(dice.randint(-3, -1), dice.randrange(99))
+            case 3 if state.proposals and state._proposal(-1)[1].state in ("open", "approved"):
+                state.somebody_interferes(dice.choice(("denial", "forgery", "quorum", "bytes")))
+            case 4 if state._under_way() and len(state.proposals) not in state.misled:
+                state.run_an_executor_that_is_told_wrong_positions(dice.randint(1, 50))
+            case 5 if state._under_way() and not state.halted:
+                state.halt()
+                state.run_a_calm_executor(-1, dice.randrange(99))
+            case 6 if state.proposals:
+                state.decide(dice.choice(PEOPLE), dice.choice(("approve", "approve", "deny")), dice.randint(-2, -1))
+            case 7:
+                state.propose(self._plan())
+            case _ if state.halted:
+                state.resume()
+            case _ if state._under_way():
+                state.wait(dice.choice((1, 45, 900, 900, 46_800)), dice.random() < 0.3)
+            case _:
+                moves = [dice.randint(900, 1_100) for _ in NAMES]
+                state.rebalance_on_another_evening(prices=moves, **self._evening())
+
+    def _evening(self) -> dict[str, Any]:
+        return {
+            "plan": self._plan(),
+            "opened": self.dice.random() < 0.7,
+            "obstacle": self.dice.choice((*OBSTACLES, *[None] * len(OBSTACLES))),
+            "tried": [self._disturbance() for _ in range(self.dice.randint(1, 3))],
+        }
+
+    def _plan(self) -> dict[str, Decimal]:
+        return {name: Decimal(self.dice.randint(-40, 40)) / 100 for name in NAMES}
+
+    def _disturbance(self) -> dict[str, Any]:
+        return {
+            "script": self._misbehaviour(),
+            "seed": self.dice.randrange(100),
+            "doom": (self.dice.choice((*chaos.STEPS, *CHECKPOINTS[:5])), self.dice.choice((1, 1, 1, 2, 3))),
+            "what": self.dice.choice(WHAT),
+            "other": self._misbehaviour(),
+        }
+
+    def _misbehaviour(self) -> Misbehaviour:
+        dice = self.dice
+        lines = {"submit": [dice.randint(0, 6) * (dice.random() < 0.6) for _ in range(4)]}
+        for request in ("find", "cancel", "fills", "question", "fill"):
+            if dice.random() < 0.4:
+                lines[request] = [dice.randint(0, 2) for _ in range(dice.randint(1, 3))]
+        return lines
+
+
+PLAYS = 36
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 def test_every_promise_holds_after_every_step(machine: type[TradingStates]) -> None:
     quick = settings(
-        max_examples=25,
+        max_examples=15,
         phases=[Phase.generate],  # a failure is told at once: to make it smaller takes minutes, without this line
         stateful_step_count=12,
         deadline=None,
@@ -666,12 +751,26 @@ def test_every_promise_holds_after_every_step(machine: type[TradingStates]) -> N
     )
     run_state_machine_as_test(machine, settings=quick)
     # A machine that plays nothing would find nothing.
-    assert machine.seen["fills"] > 40
-    assert machine.seen["finished"] > 10
-    assert machine.seen["proposals"] > 25
+    assert machine.seen["fills"] > 10
+    assert machine.seen["proposals"] > 15
+
+
+def test_every_promise_holds_in_plays_by_dice(machine: type[TradingStates]) -> None:
+    for seed in range(PLAYS):
+        Player(machine, seed).play(moves=4)
+    assert machine.seen["fills"] > PLAYS
+    assert min(machine.seen[each] for each in (*OBSTACLES, "overtaken", "halt", "expiry", "finished")) >= PLAYS / 12
 
 
 @pytest.mark.long
+@pytest.mark.timeout(5_000)
+def test_every_promise_holds_in_many_long_plays_by_dice(machine: type[TradingStates]) -> None:
+    for seed in range(10_000, 11_000):
+        Player(machine, seed).play(moves=25)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(5_000)
 def test_every_promise_holds_after_every_step_of_long_plays(machine: type[TradingStates]) -> None:
     deep = settings(
         max_examples=400, stateful_step_count=50, deadline=None, database=None, suppress_health_check=CHECKS

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from stockpicker_dagster.trading import accounts, desk, ledger
 from stockpicker_dagster.trading.accounts import Halted
 from stockpicker_dagster.trading.approval import decide
-from stockpicker_dagster.trading.brokers import Capabilities
+from stockpicker_dagster.trading.brokers import Capabilities, Rejected, Unknown
 from stockpicker_dagster.trading.brokers.paper import PaperBroker
 from stockpicker_dagster.trading.execution import CHECKPOINTS, NotApproved, WrongBroker, execute
 from stockpicker_dagster.trading.intents import intent_id
@@ -224,6 +225,84 @@ def test_a_halt_in_mid_basket_stops_and_cancels(trading_desk: Any) -> None:
     with trading_desk.engine.connect() as connection:
         tries = connection.execute(select(ledger.order_intents.c.attempt)).scalars().all()
     assert sorted(tries) == [1, 1, 1, 1, 2, 2]
+
+
+def test_a_halt_cancels_what_the_broker_does_not_tell_about(trading_desk: Any) -> None:
+    """The order arrived, nobody knows of it, and the broker is silent when it is asked."""
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    with pytest.raises(Crash):
+        trading_desk.execute(proposal, checkpoint=crash_at("after_submit"))
+    accounts.halt(trading_desk.engine, "paper", "os:risk", "stop", trading_desk.now)
+    broker = trading_desk.broker()
+    broker.find = lambda _id: Unknown("no answer")
+    assert execute(trading_desk.engine, proposal, broker, trading_desk.market, trading_desk.now).status == "halted"
+    assert trading_desk.broker().open_orders() == []
+
+
+def test_nothing_is_sent_again_while_the_broker_is_silent_about_it(trading_desk: Any) -> None:
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    with pytest.raises(Crash):
+        trading_desk.execute(proposal, checkpoint=crash_at("after_submit"))
+    broker = trading_desk.broker()
+    asked, take = [], broker.submit
+    broker.find = lambda _id: Unknown("no answer")
+    broker.submit = lambda request: asked.append(request.symbol) or take(request)
+    later = trading_desk.now + timedelta(minutes=5)
+    report = execute(trading_desk.engine, proposal, broker, trading_desk.market, later)
+    assert asked == ["BBB", "CCC", "DDD"]
+    assert report.orders[0].status == "unknown"
+
+
+def test_what_the_broker_rejected_is_not_tried_again(trading_desk: Any) -> None:
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    broker = trading_desk.broker()
+    take = broker.submit
+    broker.submit = lambda request: Rejected("no") if request.symbol == "BBB" else take(request)
+    for _ in range(3):
+        report = execute(trading_desk.engine, proposal, broker, trading_desk.market, trading_desk.now)
+        assert Counter(order.status for order in report.orders) == {"working": 3, "rejected": 1}
+    with trading_desk.engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(ledger.order_intents)).scalar_one() == 4
+
+
+def test_a_fill_that_the_cancellation_did_not_mention_is_not_bought_again(trading_desk: Any) -> None:
+    """The broker says that it cancelled an order unfilled, and reports shares that it had filled before."""
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    trading_desk.execute(proposal)
+    accounts.halt(trading_desk.engine, "paper", "os:risk", "stop", trading_desk.now)
+    broker = trading_desk.broker()
+    cancel = broker.cancel
+
+    def forgets(client_order_id: str, reason: str) -> Any:
+        order = broker.find(client_order_id)
+        if order.symbol == "AAA":
+            broker.fill_part(client_order_id, Decimal(400), Decimal(50), trading_desk.now)
+        return replace(cancel(client_order_id, reason), filled_quantity=Decimal(0))
+
+    broker.cancel = forgets
+    assert execute(trading_desk.engine, proposal, broker, trading_desk.market, trading_desk.now).status == "halted"
+    accounts.resume(trading_desk.engine, "paper", "os:risk", trading_desk.now)
+    trading_desk.market.opened = True
+    assert trading_desk.execute(proposal).status == "finished"
+    assert trading_desk.broker().positions() == {symbol: shares(FIRST[symbol], PRICES[symbol]) for symbol in FIRST}
+
+
+def test_a_strategy_that_lost_the_account_after_the_approval_executes_nothing(trading_desk: Any) -> None:
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    with trading_desk.engine.begin() as connection:
+        connection.execute(ledger.accounts.update().values(allowed_strategies='["value"]'))
+    with pytest.raises(NotApproved, match="'momentum', which may not trade in account 'paper' any more"):
+        trading_desk.execute(proposal)
+    assert trading_desk.broker().open_orders() == []
 
 
 def test_a_halted_account_claims_nothing(trading_desk: Any) -> None:

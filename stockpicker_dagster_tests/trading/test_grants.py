@@ -12,11 +12,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.storage.database import migrate, open_database, transaction
-from stockpicker_dagster.trading import ledger, locks
+from stockpicker_dagster.trading import accounts, ledger, locks
 from stockpicker_dagster.trading.accounts import ensure_paper_account
 from stockpicker_dagster.trading.approval import expire_due
 from stockpicker_dagster.trading.flatten import propose_flattening
 from stockpicker_dagster.trading.grants import grant_script
+from stockpicker_dagster.trading.proposal import load
 from stockpicker_dagster.trading.trader_reports import tell
 from stockpicker_dagster_tests.trading.conftest import TradingDesk
 
@@ -71,6 +72,13 @@ def test_dagster_trades_on_paper_what_the_desk_decided(as_role: Any) -> None:
     assert {order.status for order in report.orders} == {"filled"}
 
 
+def test_dagster_halts_and_only_the_desk_lifts_a_halt(as_role: Any) -> None:
+    accounts.halt(as_role("dagster"), "live", "reconciliation", "the books differ", NOW)
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        accounts.resume(as_role("dagster"), "live", "eve", NOW)
+    assert accounts.resume(as_role("desk"), "live", "ada", NOW) == 1
+
+
 def test_dagster_cannot_decide(as_role: Any) -> None:
     planner = TradingDesk(as_role("dagster"), account="second")
     proposal = planner.proposed({"AAA": 0.5, "BBB": -0.5}, PRICES)
@@ -99,6 +107,12 @@ def test_dagster_cannot_decide(as_role: Any) -> None:
         "SELECT * FROM sessions",
         "DELETE FROM decisions",
         "DELETE FROM halts",
+        "UPDATE halts SET resumed_by = 'eve', resumed_at = 'now'",
+        # An account of its own making, at a broker of its own choosing.
+        "INSERT INTO accounts (id, broker, mode, base_url, approvals_needed, four_eyes, limits, policy, costs, cash, "
+        "created_at) VALUES ('eve', 'alpaca', 'paper', 'http://elsewhere', 1, false, '{}', '{}', '{}', 0, 'now')",
+        "INSERT INTO accounts (id, broker, mode, base_url, approvals_needed, four_eyes, limits, policy, costs, cash, "
+        "created_at) VALUES ('eve', 'paper', 'live', 'x', 1, false, '{}', '{}', '{}', 0, 'now')",
         "ALTER TABLE decisions DISABLE TRIGGER ALL",
         "TRUNCATE proposals CASCADE",
     ],
@@ -111,12 +125,23 @@ def test_dagster_cannot_touch_live_accounts_policies_or_people(as_role: Any, sta
         connection.execute(text(statement))
 
 
+def test_dagster_cannot_use_up_a_live_proposal_by_a_claim_of_a_paper_one(as_role: Any) -> None:
+    planner, desk = TradingDesk(as_role("dagster"), account="fifth"), TradingDesk(as_role("desk"), account="sixth")
+    proposals = [load(each.engine, each.proposed({"AAA": 0.5, "BBB": -0.5}, PRICES)) for each in (planner, desk)]
+    with transaction(desk.engine) as connection:
+        connection.execute(ledger.accounts.update().where(ledger.accounts.c.id == "sixth").values(mode="live"))
+    row = {"digest": proposals[1].digest, "proposal": proposals[0].id, "status": "finished", "detail": ""}
+    with pytest.raises(ProgrammingError, match="row-level security"), transaction(planner.engine) as connection:
+        connection.execute(ledger.executions.insert().values(**row, claimed_at=NOW))
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "INSERT INTO decisions (proposal, person, decision, reason, decided_at) "
         "VALUES ('x', 'eve', 'approve', '', 'y')",
         "UPDATE accounts SET base_url = 'http://elsewhere'",
+        "UPDATE halts SET resumed_by = 'eve', resumed_at = 'now'",
         "SELECT password_hash FROM people",
         "SELECT totp_secret FROM people",
         "INSERT INTO proposals (id, digest, content, account, strategy, session, document, created_at, expires_at) "

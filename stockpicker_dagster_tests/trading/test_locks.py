@@ -17,6 +17,7 @@ from stockpicker_dagster.trading.brokers import OrderRequest
 from stockpicker_dagster.trading.brokers.paper import PaperBroker
 from stockpicker_dagster.trading.execution import execute
 from stockpicker_dagster.trading.locks import Fenced, LockHeld
+from stockpicker_dagster.trading.proposal import load
 from stockpicker_dagster_tests.trading.conftest import EVENING
 
 FIRST = {"AAA": 0.5, "BBB": -0.5}
@@ -67,6 +68,16 @@ def test_a_lock_is_taken_over_from_the_dead_at_once_and_from_the_silent_later(tr
     assert locks.take(engine, "paper").fencing == 3
 
 
+def test_who_was_overtaken_does_not_give_the_other_s_lock_away(trading_desk: Any) -> None:
+    engine = trading_desk.engine
+    stale = locks.take(engine, "paper")
+    held_by(engine, "elsewhere:1:abc", ago=timedelta(minutes=1))
+    locks.take(engine, "paper")
+    locks.release(engine, stale)
+    with pytest.raises(LockHeld):
+        locks.take(engine, "paper")
+
+
 def test_two_traders_at_once_send_every_order_once(trading_desk: Any) -> None:
     proposal = trading_desk.proposed(FIRST, PRICES)
     trading_desk.approve(proposal)
@@ -100,6 +111,17 @@ def test_a_stale_number_commits_nothing_more(trading_desk: Any, step: str) -> No
         intents = connection.execute(ledger.order_intents.select()).all()
     assert len(sent) == len(intents) == 2
     assert trading_desk.execute(proposal).status == "finished"
+
+
+def test_a_stale_number_claims_nothing(trading_desk: Any) -> None:
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    stale = locks.take(trading_desk.engine, "paper")
+    held_by(trading_desk.engine, "elsewhere:1:abc", ago=timedelta(minutes=1))
+    locks.take(trading_desk.engine, "paper")
+    with pytest.raises(Fenced):
+        execute(trading_desk.engine, proposal, trading_desk.broker(), trading_desk.market, trading_desk.now, lock=stale)
+    assert load(trading_desk.engine, proposal).state == "approved"
 
 
 class StallsWhileSending(PaperBroker):
