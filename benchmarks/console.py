@@ -443,7 +443,7 @@ def serve(port: int) -> None:
     import uvicorn
     from dagster import DagsterInstance
 
-    from stockpicker_dagster.console.application import application
+    from stockpicker_dagster.console.application import answer_promptly, application
     from stockpicker_dagster.console.door.checks import Addresses
     from stockpicker_dagster.console.services import services
     from stockpicker_dagster.console.views.desk import Desk
@@ -457,6 +457,7 @@ def serve(port: int) -> None:
         prepare_histories(desk)
         parts = services(desk, Home(home()), lambda: load_signing_key(home() / "keys"))
         app = application(parts, addresses=Addresses.on_loopback(port), port=port)
+        answer_promptly()
         uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 

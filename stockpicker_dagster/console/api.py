@@ -18,7 +18,17 @@ from starlette.responses import JSONResponse, Response
 
 from stockpicker_dagster.console.pages import deciding
 from stockpicker_dagster.console.strategy_desk import draft, write
-from stockpicker_dagster.console.views import comparisons, executions, models, proposals, ranking, runs, stock, today
+from stockpicker_dagster.console.views import (
+    comparisons,
+    executions,
+    holdings,
+    models,
+    proposals,
+    ranking,
+    runs,
+    stock,
+    today,
+)
 from stockpicker_dagster.console.views.desk import NotFound
 from stockpicker_dagster.console.web import Asked, Page, day_from
 from stockpicker_dagster.evaluation import comparison
@@ -71,7 +81,9 @@ def show_ranking(asked: Asked) -> Response:
     rows = found.part(
         asked.query.get("search", ""), asked.query.get("sort", "rank"), asked.query.get("order") == "down"
     )
-    return _answer({"strategy": found.strategy, "session": found.session, "rows": rows})
+    head = json.dumps({"strategy": found.strategy, "session": str(found.session)})
+    # Put together as text: thousands of rows are not taken apart into objects to be written again.
+    return Response(f'{head[:-1]}, "rows": {rows.write_json()}}}', media_type="application/json")
 
 
 def show_stock(asked: Asked) -> Response:
@@ -167,6 +179,17 @@ def show_execution(asked: Asked) -> Response:
     if found is None:
         raise NotFound(f"proposal {asked.path['proposal']} was never executed")
     return _answer(found)
+
+
+def show_holdings(asked: Asked) -> Response:
+    """What every account holds: signed shares."""
+    return _answer({"accounts": holdings.holdings(asked.desk)})
+
+
+def show_why_held(asked: Asked) -> Response:
+    """Why an account holds a stock: fills, orders, decisions, prediction, model, data and runs."""
+    path, everything = asked.path, asked.query.get("history") == "all"
+    return _answer(holdings.why(asked.desk, path["account"], path["symbol"], everything=everything))
 
 
 def show_models(asked: Asked) -> Response:
@@ -320,6 +343,7 @@ _QUERIES: dict[Any, dict[str, Any]] = {
     },
     show_comparison: {"strategies": {"type": "string"}},
     show_stock: {**_SESSION, "history": {"enum": ["year", "all"]}},
+    show_why_held: {"history": {"enum": ["all"]}},
 }
 _BODIES: dict[Any, tuple[dict[str, Any], list[str]]] = {
     do_decide: ({"decision": {"enum": ["approve", "deny"]}, "reason": {}}, ["decision"]),
@@ -346,6 +370,8 @@ PAGES = tuple(
         ("/api/proposals/{proposal}/decide", do_decide, "approver", "POST"),
         ("/api/executions", show_executions, "viewer", "GET"),
         ("/api/executions/{proposal}", show_execution, "viewer", "GET"),
+        ("/api/held", show_holdings, "viewer", "GET"),
+        ("/api/held/{account}/{symbol}", show_why_held, "viewer", "GET"),
         ("/api/runs", show_runs, "viewer", "GET"),
         ("/api/halt", do_halt, "researcher", "POST"),
         ("/api/resume", do_resume, "approver", "POST"),

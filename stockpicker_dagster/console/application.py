@@ -1,5 +1,6 @@
 """The console as one application: one door around its pages, its API, and Dagster's pages under `/dagster`."""
 
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +50,8 @@ def application(
             *routes(PAGES, parts),
         ],
     )
-    zipped = GZipMiddleware(console, minimum_size=2_000, compresslevel=4)
+    # The quickest level: the others take twice the time for a tenth less, while every other answer waits.
+    zipped = GZipMiddleware(console, minimum_size=2_000, compresslevel=1)
     guarded = Guard(dagster_pages) if dagster_pages is not None else None
 
     async def split(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +73,15 @@ def application(
         now=_clock(parts.desk),
         proxy=proxy,
     )
+
+
+def answer_promptly() -> None:
+    """Has the threads of this process give way to each other five times as often as Python does by itself.
+
+    The door answers on one thread beside those that draw pages; each time that it asks the database, it would wait for
+    as long as one of them may go on.
+    """
+    sys.setswitchinterval(0.001)
 
 
 def _clock(desk: Desk) -> Callable[[], datetime]:

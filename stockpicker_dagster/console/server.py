@@ -27,7 +27,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 
-from stockpicker_dagster.console.application import application
+from stockpicker_dagster.console.application import answer_promptly, application
 from stockpicker_dagster.console.door.checks import Addresses
 from stockpicker_dagster.console.door.door import FIRST_PATH
 from stockpicker_dagster.console.door.first_person import LASTS
@@ -235,6 +235,7 @@ def _run_web_server(
             timeout_graceful_shutdown=2,
         )
         server = uvicorn.Server(config)
+        answer_promptly()
         stop.only_noted()
         if not stop.asked:
             print(f"StockPicker is at {entrance(port, parts)}", flush=True)  # noqa: T201

@@ -20,6 +20,7 @@ from stockpicker_dagster.console.door.door import Visitor
 from stockpicker_dagster.console.rendering import render
 from stockpicker_dagster.console.services import Services
 from stockpicker_dagster.console.views.desk import Desk, NotFound
+from stockpicker_dagster.console.views.remembered import one_look
 from stockpicker_dagster.console.views.today import halts_in_force
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.trading.people.directory import NotAllowed, Role
@@ -33,6 +34,7 @@ NAVIGATION = (
     ("/backtest", "Back-test"),
     ("/proposals", "Proposals"),
     ("/executions", "Executions"),
+    ("/held", "Holdings"),
     ("/models", "Models"),
     ("/strategies", "Strategies"),
     ("/runs", "Runs"),
@@ -103,7 +105,8 @@ class Page:
                 if not self.as_json and self.method == "POST":
                     self._check_meant(request, visitor, fields)
                 asked = Asked(request, services, visitor, fields)
-                answer = await run_in_threadpool(self.handler, asked)
+                with one_look():
+                    answer = await run_in_threadpool(self.handler, asked)
             except (StockPickerError, NotFound) as error:
                 answer = self._refusal(request, services, visitor, error)
             answer.headers.setdefault("Cache-Control", "no-store")

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,10 +63,11 @@ class Mistakes(InvalidInput):
         super().__init__("; ".join(f"{place}: {said}" if place else said for place, said in by_place.items()))
 
 
-def web_fields() -> list[WebField]:
+@lru_cache(maxsize=1)
+def web_fields() -> tuple[WebField, ...]:
     """Every field that a page can show, in the form's order. Lists of price sources are for files only."""
     schema = StrategyForm.model_json_schema()
-    return list(_fields(schema, schema["$defs"], "", schema.get("required", [])))
+    return tuple(_fields(schema, schema["$defs"], "", schema.get("required", [])))
 
 
 def attributes_from(texts: Mapping[str, str], kept: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from stockpicker_dagster.storage.database import migrate, open_database
+from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster_tests.console.site import Site, add_everybody, make_site, write_invented_lake
 from stockpicker_dagster_tests.trading.conftest import new_ledger  # noqa: F401 - a fixture
 
@@ -16,7 +17,7 @@ from stockpicker_dagster_tests.trading.conftest import new_ledger  # noqa: F401 
 @pytest.fixture(scope="session")
 def invented_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("invented") / "lake"
-    write_invented_lake(root)
+    write_invented_lake(Lake(root))
     return root
 
 

@@ -132,28 +132,28 @@ def add_everybody(engine: Engine) -> None:
 def make_site(
     folder: Path,
     engine: Engine,
-    lake: Path,
+    lake: Path | Lake,
     proxy: TrustedProxy | None = None,
     provider: IdentityProvider | None = None,
 ) -> Site:
-    """A console on a copy of `lake` and on `engine`, with the people in it."""
+    """A console on a copy of the folder `lake`, or on that lake itself, and on `engine`, with the people in it."""
     home = Home(folder)
     home.lake.parent.mkdir(parents=True, exist_ok=True)
-    if lake.is_dir():
+    if isinstance(lake, Path) and lake.is_dir():
         shutil.copytree(lake, home.lake)
     strategies = folder / "strategies"
     (strategies / STRATEGY).mkdir(parents=True)
     (strategies / STRATEGY / "defs.yaml").write_text(as_yaml(ATTRIBUTES))
-    deployment = SetDeployment(Lake(home.lake), engine)
+    deployment = SetDeployment(lake if isinstance(lake, Lake) else Lake(home.lake), engine)
     desk = Desk(deployment, strategies, DagsterInstance.ephemeral())  # type: ignore[arg-type]
     parts = services(desk, home, lambda: make_signing_key(folder), provider)
     app = application(parts, addresses=Addresses.on_loopback(PORT), port=PORT, proxy=proxy)
     return Site(folder, deployment, parts, app)
 
 
-def write_invented_lake(root: Path) -> None:
+def write_invented_lake(lake: Lake) -> None:
     """Prices, scaled features, a model, predictions and a back-test of the strategy, as its assets store them."""
-    lake, form = Lake(root), StrategyForm.model_validate(ATTRIBUTES)
+    form = StrategyForm.model_validate(ATTRIBUTES)
     tested, calendar = small_strategy.TESTED, small_strategy.CALENDAR
 
     def year(number: int) -> list[date]:

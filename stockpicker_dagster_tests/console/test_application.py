@@ -28,8 +28,15 @@ CHANGES = [page for page in PAGES if page.method == "POST"]
 
 
 def _address(page: Page) -> str:
-    values = {"strategy": STRATEGY, "symbol": "S00", "proposal": "abcdef", "name": "vera", "token": "abc"}
-    return re.sub(r"\{(\w+)\}", lambda part: values[part.group(1)], page.path)
+    values = {
+        "strategy": STRATEGY,
+        "symbol": "S00",
+        "proposal": "abcdef",
+        "name": "vera",
+        "token": "abc",
+        "account": "paper",
+    }
+    return re.sub(r"\{(\w+)(?::path)?\}", lambda part: values[part.group(1)], page.path)
 
 
 def _id(page: Page) -> str:
@@ -174,6 +181,11 @@ def told_markup(site: Site) -> Site:
     first = trading.propose({MARKUP: 0.4, "BBB": -0.4}, {MARKUP: 20.0, "BBB": 50.0}, strategy=STRATEGY).id
     assert first is not None
     decide(site.database, first, "ada", "deny", MARKUP, now)
+    held = TradingDesk(site.database, account="holds", session=day, now=now)
+    second = held.propose({MARKUP: 0.4, "BBB": -0.4}, {MARKUP: 20.0, "BBB": 50.0}, strategy=STRATEGY).id
+    assert second is not None
+    decide(site.database, second, "ada", "approve", MARKUP, now)
+    held.execute(second)
     tokens.create_token(site.database, "root1", MARKUP, timedelta(days=1), now)
     accounts.halt(site.database, None, "rob", MARKUP, now)
     site.parts.starts.folder.mkdir(parents=True)
@@ -183,15 +195,17 @@ def told_markup(site: Site) -> Site:
     desk.dagster.report_runless_asset_event(dg.AssetMaterialization(asset, metadata=said))
     run = DagsterRun(job_name=MARKUP, run_id=str(uuid.UUID(int=1)), tags={"dagster/partition": MARKUP})
     desk.dagster.run_storage.add_run(run)
-    site.proposal = first  # type: ignore[attr-defined]
+    site.proposal, site.executed = first, second  # type: ignore[attr-defined]
     return site
 
 
 def test_nothing_that_is_told_becomes_markup(told_markup: Site) -> None:
     browser, told = told_markup.browser("root1"), {}
-    stock = f"/ranking/{STRATEGY}/{quote(MARKUP.replace('/', '%2f'), safe='')}"
+    symbol = quote(MARKUP, safe="")
+    stock, why = f"/ranking/{STRATEGY}/{symbol}", f"/held/holds/{symbol}"
     addresses = [_address(page) for page in PAGES if page.method == "GET" and not page.as_json and page.role]
-    for path in {*addresses, f"/proposals/{told_markup.proposal}", stock, "/ranking/x%3Cimg%20src=x%3E"}:  # type: ignore[attr-defined]
+    of_ledger = [f"/proposals/{told_markup.proposal}", f"/executions/{told_markup.executed}"]  # type: ignore[attr-defined]
+    for path in {*addresses, *of_ledger, stock, why, "/ranking/x%3Cimg%20src=x%3E"}:
         answer = browser.get(path)
         assert answer.status_code < 500, path
         if answer.headers.get("content-type", "").startswith("text/html"):
@@ -203,6 +217,10 @@ def test_nothing_that_is_told_becomes_markup(told_markup: Site) -> None:
         "/": 4,
         f"/ranking/{STRATEGY}": 2,
         f"/proposals/{told_markup.proposal}": 3,  # type: ignore[attr-defined]
+        f"/executions/{told_markup.executed}": 1,  # type: ignore[attr-defined]
+        "/held": 1,
+        stock: 3,
+        why: 3,
         "/runs": 2,
         "/people": 2,
         "/halt": 2,

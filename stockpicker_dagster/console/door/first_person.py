@@ -23,12 +23,15 @@ class FirstPersonLink:
         self._engine = engine
         self._expires_at = now + LASTS
         self._lock = Lock()
+        self._somebody = False
         self.token = secrets.new_token() if self.nobody_yet() else None
 
     def nobody_yet(self) -> bool:
-        """Whether the directory of people is empty."""
-        with self._engine.connect() as connection:
-            return not people_exist(connection)
+        """Whether the directory of people is empty. Nobody ever leaves it, so that one answer is looked up once."""
+        if not self._somebody:
+            with self._engine.connect() as connection:
+                self._somebody = people_exist(connection)
+        return not self._somebody
 
     def opens(self, token: str, now: datetime) -> bool:
         """Whether this token still lets somebody in; asking does not use it up."""

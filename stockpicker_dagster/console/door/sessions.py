@@ -9,19 +9,29 @@ import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, bindparam, insert, select, update
 
 from stockpicker_dagster.storage.database import transaction
 from stockpicker_dagster.trading.people import secrets
-from stockpicker_dagster.trading.people.directory import Person, read_person
+from stockpicker_dagster.trading.people.directory import Person, person_of
 from stockpicker_dagster.trading.people.sign_in import Proof
-from stockpicker_dagster.trading.people.tables import sessions
+from stockpicker_dagster.trading.people.tables import people, sessions
 
 LONGEST = timedelta(hours=12)
 LONGEST_IDLE = timedelta(hours=2)
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Writing at every request would make readers wait for one another on SQLite.
 _SEEN_EVERY = timedelta(minutes=5)
+# Put together once, because every request asks it, and before anything else is done.
+_FIND = (
+    select(people, sessions.c.seen_at, sessions.c.fresh_at)
+    .join(sessions, sessions.c.person == people.c.name)
+    .where(
+        sessions.c.secret_hash == bindparam("hashed"),
+        sessions.c.ended_at.is_(None),
+        sessions.c.expires_at > bindparam("now"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,10 @@ def find(engine: Engine, secret: str, now: datetime) -> Session | None:
     """The session of this secret; None if it is unknown, over, idle for too long, or of a disabled person."""
     table, hashed = sessions, secrets.token_hash(secret)
     with engine.connect() as connection:
-        row = connection.execute(
-            select(table).where(table.c.secret_hash == hashed, table.c.ended_at.is_(None), table.c.expires_at > now)
-        ).one_or_none()
-        if row is None or now - row.seen_at > LONGEST_IDLE:
-            return None
-        person = read_person(connection, row.person)
+        row = connection.execute(_FIND, {"hashed": hashed, "now": now}).one_or_none()
+    if row is None or now - row.seen_at > LONGEST_IDLE:
+        return None
+    person = person_of(row)
     if person.disabled_at is not None:
         return None
     if now - row.seen_at > _SEEN_EVERY:

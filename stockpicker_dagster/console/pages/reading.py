@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from stockpicker_dagster.console.views import backtests, comparisons, executions, models, ranking, runs, stock, today
+from stockpicker_dagster.console.views import comparisons, executions, holdings, models, ranking, runs, stock, today
 from stockpicker_dagster.console.views.desk import NotFound
 from stockpicker_dagster.console.web import Asked, Page, day_from, live, page, to
 from stockpicker_dagster.evaluation import comparison
@@ -73,6 +73,7 @@ def show_stock(asked: Asked) -> Response:
         here="/ranking",
         found=found,
         everything=everything,
+        holders=holdings.holders(asked.desk, found.symbol),
         plots=json.dumps(_plots_of_stock(found)),
     )
 
@@ -123,7 +124,7 @@ def plots_of_backtest(asked: Asked) -> Response:
     gathered = asked.services.tear_sheets.get(asked.path["strategy"])
     if gathered is None:
         raise NotFound("the tear sheet is still being made; load the page again in a moment")
-    return JSONResponse(backtests.payload(gathered))
+    return Response(gathered.plots, media_type="application/json")
 
 
 def download_tear_sheet(asked: Asked) -> Response:
@@ -149,6 +150,19 @@ def show_execution(asked: Asked) -> Response:
     template = "execution_progress.html" if status else "execution.html"
     title = f"Execution of {found.line.proposal}"
     return page(asked, template, title, here="/executions", status=status or 200, found=found)
+
+
+def show_holdings(asked: Asked) -> Response:
+    """What every account holds."""
+    return page(asked, "holdings.html", "Holdings", here="/held", held=holdings.holdings(asked.desk))
+
+
+def show_why_held(asked: Asked) -> Response:
+    """Why an account holds a stock: fills, orders, decisions, prediction, model, data and runs."""
+    account, symbol, everything = asked.path["account"], asked.path["symbol"], asked.query.get("history") == "all"
+    found = holdings.why(asked.desk, account, symbol, everything=everything)
+    title = f"Why {account} holds {symbol}" if found.held.quantity else f"What {account} traded in {symbol}"
+    return page(asked, "why_held.html", title, here="/held", found=found, everything=everything)
 
 
 def show_models(asked: Asked) -> Response:
@@ -291,7 +305,8 @@ PAGES = (
     # Before the page itself, whose address would take the ending for a part of the name.
     Page("/ranking/{strategy}.csv", download_ranking),
     Page("/ranking/{strategy}", show_ranking),
-    Page("/ranking/{strategy}/{symbol}", show_stock),
+    # Classes of shares are written with a stroke by some.
+    Page("/ranking/{strategy}/{symbol:path}", show_stock),
     Page("/backtest", show_backtest),
     Page("/backtest/{strategy}", show_backtest),
     Page("/backtest/{strategy}/plots.json", plots_of_backtest, as_json=True),
@@ -299,6 +314,8 @@ PAGES = (
     Page("/compare", show_comparison),
     Page("/executions", show_executions),
     Page("/executions/{proposal}", show_execution),
+    Page("/held", show_holdings),
+    Page("/held/{account}/{symbol:path}", show_why_held),
     Page("/models", show_models),
     Page("/models/{strategy}", show_models),
     Page("/runs", show_runs),

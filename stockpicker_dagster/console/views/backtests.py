@@ -3,6 +3,7 @@
 Gathering takes seconds (the verdict draws its own samples), so that it happens beside the pages.
 """
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ class Gathered:
 
     sheet: TearSheet
     sections: list[Section]
+    plots: bytes
+    """The plots as plotly draws them, as JSON: a list of `name`, `data`, `layout`."""
 
 
 class TearSheets:
@@ -37,13 +40,15 @@ class TearSheets:
 
     def _gather(self, name: str) -> Gathered:
         sheet = tear_sheet(name, self.desk.form(name), self.desk.deployment)
-        return Gathered(sheet, sections(sheet))
+        gathered = sections(sheet)
+        return Gathered(
+            sheet, gathered, json.dumps(_payload(gathered), separators=(",", ":"), allow_nan=False).encode()
+        )
 
 
-def payload(gathered: Gathered) -> list[dict[str, Any]]:
-    """The plots as plotly draws them: `name`, `data`, `layout`."""
+def _payload(gathered: list[Section]) -> list[dict[str, Any]]:
     return [
         {"name": plot.name, "data": list(plot.data), "layout": plot.layout}
-        for section in gathered.sections
+        for section in gathered
         for plot in section.plots
     ]

@@ -11,6 +11,7 @@ from stockpicker_dagster.console.views.desk import Desk, NotFound
 from stockpicker_dagster.console.views.remembered import fingerprint
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.market.identity_records import identities_in_force
+from stockpicker_dagster.market.universes.membership import Universe
 from stockpicker_dagster.strategy_form import StrategyForm
 
 SORTS = ("rank", "symbol", "score", "change", "sector")
@@ -93,8 +94,22 @@ def _sectors(desk: Desk, form: StrategyForm, session: date) -> Mapping[str, str 
     if not form.universe.says_sectors:
         return {}
     try:
-        universe = form.universe.build(form.prices.build(), (session, session), desk.lake, form.calendar)
-        found = universe.sectors_on([session])
+        found = _universe(desk, form, session).sectors_on([session])
     except StockPickerError:
         return {}
     return dict(found.select("symbol", "sector").iter_rows())
+
+
+def _universe(desk: Desk, form: StrategyForm, session: date) -> Universe:
+    """The universe on the day; one that is read from a list is read again only when the list has changed."""
+    said = form.universe
+
+    def build() -> Universe:
+        return said.build(form.prices.build(), (session, session), desk.lake, form.calendar)
+
+    if said.top is not None or not (said.files or said.listed):
+        return build()
+    files = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in said.files if file.is_file())
+    tables = [f"{form.prices.key}/prices.identities", *([f"universes/{said.listed}/members"] if said.listed else [])]
+    key = ("universe", said.model_dump_json(), form.prices.key)
+    return desk.remembered.answer(key, (files, fingerprint(desk.lake, *tables)), build)

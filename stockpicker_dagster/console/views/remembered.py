@@ -6,7 +6,9 @@ served from sources that have changed.
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -16,8 +18,11 @@ from stockpicker_dagster.storage.lake import Lake
 from stockpicker_dagster.storage.places.folder import FolderPlace
 
 Answer = TypeVar("Answer")
-# Where a lake's files cannot be looked at cheaply, their fingerprint holds for this long.
+# Where a lake's files cannot be looked at cheaply, what was seen of them holds for this long.
 _ELSEWHERE_S = 5.0
+_LOOKED: dict[tuple[str, str], tuple[float, Hashable]] = {}
+_LOOKED_LOCK = Lock()
+_SEEN: ContextVar[dict[str, Hashable] | None] = ContextVar("seen", default=None)
 
 
 class Remembered:
@@ -44,6 +49,16 @@ class Remembered:
         return made
 
 
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Inside, every table is looked at once: what answers one request is of one state, and asks the disk once."""
+    before = _SEEN.set({})
+    try:
+        yield
+    finally:
+        _SEEN.reset(before)
+
+
 def folder_of(lake: Lake) -> Path | None:
     """The folder that the lake lies in; None for one that lies elsewhere."""
     return lake.place.root if isinstance(lake.place, FolderPlace) else None
@@ -51,10 +66,31 @@ def folder_of(lake: Lake) -> Path | None:
 
 def fingerprint(lake: Lake, *tables: str) -> Hashable:
     """What changes whenever a stored day or bundle of one of `tables` does."""
+    seen = _SEEN.get()
+    return tuple(_of_table(lake, table, seen) for table in tables)
+
+
+def _of_table(lake: Lake, table: str, seen: dict[str, Hashable] | None) -> Hashable:
+    if seen is not None and table in seen:
+        return seen[table]
     root = folder_of(lake)
-    if root is None:
-        return int(monotonic() / _ELSEWHERE_S)
-    return tuple(_of_folder(os.path.join(root, *table.split("/"))) for table in tables)  # noqa: PTH118 - many files
+    # Paths are put together as texts: there are many files.
+    found = _elsewhere(lake, table) if root is None else _of_folder(os.path.join(root, *table.split("/")))  # noqa: PTH118
+    if seen is not None:
+        seen[table] = found
+    return found
+
+
+def _elsewhere(lake: Lake, table: str) -> Hashable:
+    """Names and versions of the table's objects, as they were at most seconds ago: to list them takes a request."""
+    place, now = (str(lake.place), table), monotonic()
+    with _LOOKED_LOCK:
+        looked = _LOOKED.get(place)
+    if looked is None or now - looked[0] >= _ELSEWHERE_S:
+        looked = now, tuple(sorted(lake.place.listed(table).items()))
+        with _LOOKED_LOCK:
+            _LOOKED[place] = looked
+    return looked[1]
 
 
 def _of_folder(path: str) -> Hashable:

@@ -14,6 +14,9 @@ from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.trader_reports import trader_of
 
+# Put together once, because every page asks it.
+_HALTS = select(ledger.halts).where(ledger.halts.c.resumed_at.is_(None)).order_by(ledger.halts.c.id.desc())
+
 
 @dataclass(frozen=True)
 class StrategyToday:
@@ -91,10 +94,8 @@ def traders(desk: Desk) -> list[TraderLine]:
 
 def halts_in_force(desk: Desk) -> list[HaltLine]:
     """The halts that hold now, newest first."""
-    table = ledger.halts
-    wanted = select(table).where(table.c.resumed_at.is_(None)).order_by(table.c.id.desc())
     with desk.database.connect() as connection:
-        return [HaltLine(row.account, row.who, row.reason, row.halted_at) for row in connection.execute(wanted)]
+        return [HaltLine(row.account, row.who, row.reason, row.halted_at) for row in connection.execute(_HALTS)]
 
 
 def account_names(desk: Desk) -> list[str]:

@@ -59,13 +59,13 @@ def read_person(connection: Connection, name: str) -> Person:
     row = connection.execute(select(people).where(people.c.name == name)).one_or_none()
     if row is None:
         raise UnknownPerson(f"there is nobody called {name!r}; `stockpicker user list` shows who there is")
-    return _person(row)
+    return person_of(row)
 
 
 def everybody(engine: Engine) -> list[Person]:
     """All people, by name, disabled ones too."""
     with engine.connect() as connection:
-        return [_person(row) for row in connection.execute(select(people).order_by(people.c.name))]
+        return [person_of(row) for row in connection.execute(select(people).order_by(people.c.name))]
 
 
 def require(connection: Connection, name: str, role: Role) -> Person:
@@ -180,7 +180,8 @@ def changes(engine: Engine, name: str) -> list[tuple[datetime, str, str]]:
         return [(row.changed_at, row.who, row.what) for row in rows]
 
 
-def _person(row: object) -> Person:
+def person_of(row: object) -> Person:
+    """The person that a row of the table says."""
     return Person(
         name=row.name,  # type: ignore[attr-defined]
         role=row.role,  # type: ignore[attr-defined]
