@@ -25,6 +25,7 @@ from stockpicker_dagster.trading import intents, ledger, locks, risk
 from stockpicker_dagster.trading.accounts import Halted, halt_in_force, read_account
 from stockpicker_dagster.trading.approval import approvals_needed, approvers, verify_signature
 from stockpicker_dagster.trading.brokers import (
+    TERMINAL,
     Absent,
     AuctionBroker,
     Broker,
@@ -475,9 +476,29 @@ class _Execution:
             if (order.phase, order.slice) != stage:
                 continue
             lost = before is not None and before.status == UNKNOWN and before.id in self._absent
-            if before is None or before.may_be_tried_again or (lost and self._may_send_again(before)):
+            again = before is not None and before.may_be_tried_again and self._has_ended(before)
+            if before is None or again or (lost and self._may_send_again(before)):
                 found.append((order, before))
         return found
+
+    def _has_ended(self, attempt: Attempt) -> bool:
+        """Whether the broker, asked once more, agrees that an attempt has ended; one that lives is cancelled again.
+
+        What the ledger says of it may have been written by somebody else, or may have been said too early.
+        """
+        answer = self._broker.find(attempt.id)
+        if isinstance(answer, BrokerOrder) and answer.filled_quantity != attempt.filled:
+            self._import_fills()
+        if isinstance(answer, BrokerOrder) and answer.status in TERMINAL:
+            return True
+        if isinstance(answer, Absent) and self._broker.capabilities.absence_is_final(
+            attempt.sent_at, self._clocks.now()
+        ):
+            return True
+        if isinstance(answer, BrokerOrder):
+            self._broker.cancel(attempt.id, attempt.reason)
+        self._waits.append(f"an order of {attempt.key[0]} that a halt cancelled has yet to end at the broker")
+        return False
 
     def _may_send_again(self, attempt: Attempt) -> bool:
         able, now = self._broker.capabilities, self._clocks.now()

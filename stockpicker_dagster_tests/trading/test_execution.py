@@ -241,6 +241,21 @@ def test_a_halt_cancels_what_the_broker_does_not_tell_about(trading_desk: Any) -
     assert trading_desk.broker().open_orders() == []
 
 
+def test_an_end_that_was_written_into_the_ledger_by_hand_sends_nothing_twice(trading_desk: Any) -> None:
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    trading_desk.execute(proposal)
+    with trading_desk.engine.begin() as connection:
+        connection.execute(ledger.broker_orders.update().values(status="cancelled", reason="halted by nobody"))
+    waits = trading_desk.execute(proposal)
+    assert (waits.status, "has yet to end at the broker" in waits.message) == ("working", True)
+    assert trading_desk.broker().open_orders() == []
+    trading_desk.market.opened = True
+    assert trading_desk.execute(proposal).status == "finished"
+    assert trading_desk.broker().positions() == {symbol: shares(FIRST[symbol], PRICES[symbol]) for symbol in FIRST}
+
+
 def test_nothing_is_sent_again_while_the_broker_is_silent_about_it(trading_desk: Any) -> None:
     proposal = trading_desk.proposed(FIRST, PRICES)
     trading_desk.approve(proposal)
