@@ -70,12 +70,13 @@ def amount(value: Decimal | float | None, digits: int = 2) -> str:
 def weight(value: Decimal | float | None) -> str:
     """A fraction of equity in per cent, with its sign.
 
-    >>> weight(Decimal("-0.0312")), weight(Decimal(0))
-    ('-3.12 %', '0.00 %')
+    >>> weight(Decimal("-0.0312")), weight(Decimal(0)), weight(Decimal("-0.00001"))
+    ('-3.12 %', '0.00 %', '0.00 %')
     """
     if value is None:
         return "–"
-    return f"{float(value) * 100:+.2f} %" if value else "0.00 %"
+    rounded = round(float(value) * 100, 2)
+    return f"{rounded:+.2f} %" if rounded else "0.00 %"
 
 
 def shares(value: Decimal) -> str:
