@@ -16,6 +16,7 @@ from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.accounts import ensure_paper_account
 from stockpicker_dagster.trading.ledger import Fill, UnknownAccount
 from stockpicker_dagster.trading.people import tables as people
+from stockpicker_dagster_tests.trading.conftest import TradingDesk
 
 PRICES = {"AAA": 50.0, "BBB": 20.0}
 
@@ -70,6 +71,24 @@ def test_one_account_holds_one_open_proposal(trading_desk: Any) -> None:
     second = ledger.open_proposals.insert().values(account="paper", proposal=proposal)
     with pytest.raises(IntegrityError), transaction(trading_desk.engine) as connection:
         connection.execute(second)
+
+
+def test_the_database_itself_takes_nothing_twice(any_engine: Engine) -> None:
+    """Whatever a process believes: one decision a person, one outcome, one claim, one intent an attempt, one fill."""
+    TradingDesk(any_engine).rebalance({"AAA": 0.5, "BBB": -0.5}, PRICES)
+    again: list[tuple[Table, dict[str, object]]] = [
+        (ledger.decisions, {"decision": "deny"}),
+        (ledger.outcomes, {"sequence": 99, "outcome": "denied"}),
+        (ledger.executions, {"status": "claimed"}),
+        (ledger.order_intents, {"id": "another"}),
+        (ledger.fills, {"sequence": 99}),
+        (ledger.cash_movements, {}),
+    ]
+    for table, other in again:
+        with any_engine.connect() as connection:
+            row = dict(connection.execute(table.select().limit(1)).one()._mapping)
+        with pytest.raises(IntegrityError), transaction(any_engine) as connection:
+            connection.execute(table.insert().values({**row, **other}))
 
 
 def test_a_fill_that_is_delivered_twice_is_entered_once(trading_desk: Any) -> None:
