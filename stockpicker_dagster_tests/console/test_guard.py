@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import dagster as dg
 import httpx
 import pytest
 import uvicorn
@@ -51,6 +52,7 @@ class Site:
     """A guarded server: its address, a researcher's cookie, and every request that Dagster itself saw."""
 
     port: int
+    instance: DagsterInstance
     cookies: dict[str, str] = field(default_factory=dict)
     reached: list[tuple[str, str]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -100,7 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, new_ledger: Callable[[], Engi
         WorkspaceProcessContext(instance, target) as context,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
-        site = Site(listener.getsockname()[1])
+        site = Site(listener.getsockname()[1], instance)
         pages = create_app_from_workspace_process_context(context, path_prefix=PREFIX)
         engine = new_ledger()
         for role in ("administrator", "viewer", "researcher", "approver"):
@@ -354,6 +356,76 @@ def test_a_decisive_header_sent_twice_is_refused(site: Site, name: str) -> None:
         answer = wire.makefile("rb").readline()
     assert b" 400 " in answer
     assert site.reached == []
+
+
+def _raw(site: Site, target: str, *lines: str, method: str = "POST", body: str = json.dumps(MUTATION)) -> bytes:
+    """What is answered to a request that no honest client would write."""
+    own = [f"{key}: {value}" for key, value in site.own.items()]
+    head = [f"{method} {target} HTTP/1.1", f"Host: 127.0.0.1:{site.port}", "Connection: close", *own, *lines]
+    with socket.create_connection(("127.0.0.1", site.port), timeout=10) as wire:
+        wire.sendall("\r\n".join([*head, "", body]).encode("latin-1"))
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while part := wire.recv(65_536):
+                answer += part
+    return answer
+
+
+_LENGTH = len(json.dumps(MUTATION))
+_CHUNKED = f"{_LENGTH:x}\r\n{json.dumps(MUTATION)}\r\n0\r\n\r\n"
+TWO_READINGS = {
+    "two framings": (["Transfer-Encoding: chunked", f"Content-Length: {_LENGTH}"], _CHUNKED),
+    "two framings, the other way round": (["Content-Length: 4", "Transfer-Encoding: chunked"], _CHUNKED),
+    "two lengths": ([f"Content-Length: {_LENGTH}", "Content-Length: 3"], None),
+    "one length twice": ([f"Content-Length: {_LENGTH}", f"Content-Length: {_LENGTH}"], None),
+    "a list of lengths": ([f"Content-Length: {_LENGTH}, {_LENGTH}"], None),
+    "a length with a sign": ([f"Content-Length: +{_LENGTH}"], None),
+    "a negative length": (["Content-Length: -1"], None),
+    "a hexadecimal length": (["Content-Length: 0x2c"], None),
+    "a coding that nobody knows": (["Transfer-Encoding: xchunked"], _CHUNKED),
+    "a coding after chunked": (["Transfer-Encoding: chunked, identity"], _CHUNKED),
+    "a space before the colon": (["Transfer-Encoding : chunked"], _CHUNKED),
+    "a folded line": ([f"Content-Length: {_LENGTH}", "X-One: a", " Transfer-Encoding: chunked"], None),
+    "a bare line feed": ([f"Content-Length: {_LENGTH}\nTransfer-Encoding: chunked"], _CHUNKED),
+    "a chunk of an endless size": (["Transfer-Encoding: chunked"], f"ffffffffffffffffff\r\n{json.dumps(MUTATION)}"),
+}
+
+
+@pytest.mark.parametrize("attack", TWO_READINGS)
+def test_what_two_servers_could_read_differently_never_reaches_dagster(site: Site, attack: str) -> None:
+    lines, body = TWO_READINGS[attack]
+    answer = _raw(site, GRAPHQL, *lines, body=body if body is not None else json.dumps(MUTATION))
+    status = answer.partition(b" ")[2][:3]
+    assert status in (b"400", b"413", b""), answer[:200]
+    assert site.reached == []
+
+
+@pytest.mark.parametrize("written", ["//dagster/graphql", "/DAGSTER/graphql", "/dagster/GRAPHQL", "/dagster//graphql",
+    "/dagster/graphql/", "/dagster/graphql;x=1", "/dagster/..;/dagster/graphql", "/dagster%2fgraphql",
+    "/dagster/%67raphql%00", "/dagster/graphql%20", "/dagster/graphql%0d%0aX:1", "/static/..%2fdagster/graphql",
+    "http://evil.example/dagster/graphql", "/dagster/./graphql", "/dagster/graphql%3Fquery=1"])  # fmt: skip
+def test_an_address_written_otherwise_opens_nothing(site: Site, written: str) -> None:
+    for method, headers in (
+        ("POST", []),
+        ("GET", ["X-HTTP-Method-Override: POST", "X-Method-Override: POST"]),
+        ("GET", ["X-Original-URL: /dagster/graphql", "X-Rewrite-URL: /dagster/graphql", "X-Forwarded-Prefix: /x"]),
+    ):
+        body = json.dumps(WIPE)
+        _raw(site, written, f"Content-Length: {len(body)}", *headers, method=method, body=body)
+        assert [each for each in site.reached if each[0] != "GET"] == []
+
+
+@pytest.mark.parametrize("written", ["report_asset_materialization/one", "/report_asset_materialization/one",
+    "%72eport_asset_materialization/one", "report_asset_materialization%2fone", "REPORT_ASSET_MATERIALIZATION/one",
+    "./report_asset_materialization/one", "x/../report_asset_materialization/one", "report_asset_materialization//one",
+    "report_asset_materialization;x/one", "report_asset_check/one?check_name=c&passed=true",
+    "report_asset_observation/one", "report_asset_materialization/one%3Fdata_version=1"])  # fmt: skip
+def test_no_way_of_writing_it_forges_an_event(site: Site, written: str) -> None:
+    for method in ("POST", "GET", "HEAD"):
+        _raw(site, f"{PREFIX}/{written}", "Content-Length: 2", method=method, body="{}")
+    key = dg.AssetKey(["one"])
+    assert site.instance.get_latest_materialization_event(key) is None
+    assert site.instance.fetch_observations(key, limit=1).records == []
 
 
 def test_what_the_address_says_never_replaces_the_body(site: Site) -> None:
