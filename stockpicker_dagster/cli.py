@@ -263,15 +263,17 @@ def halt(account: str | None, reason: str) -> None:
 
 @main.command()
 @click.argument("account", required=False)
+@AS
 @_plainly
-def resume(account: str | None) -> None:
+def resume(account: str | None, login: str | None) -> None:
     """Lift the halts of ACCOUNT, or those on every account; each of the two leaves the other as it is."""
+    from stockpicker_dagster.commands.trading import approver
     from stockpicker_dagster.storage.deployment import Deployment
     from stockpicker_dagster.trading import accounts
 
     prepare_home()
     deployment = Deployment()
-    lifted = accounts.resume(deployment.database, account, f"os:{getpass.getuser()}", deployment.now())
+    lifted = accounts.resume(deployment.database, account, approver(deployment, login), deployment.now())
     click.echo(f"resumed {account or 'every account that was not halted by itself'}; {lifted} halts lifted")
 
 

@@ -23,7 +23,7 @@ def reconcile(account: str, reason: str | None, login: str | None) -> None:
     if reason is None:
         found = desk.reconcile_account(deployment.database, account, deployment.now())
     else:
-        who = _approver(deployment, login)
+        who = approver(deployment, login)
         found = desk.accept_books(deployment.database, account, who, reason, deployment.now())
     for entered in found.entered:
         click.echo(f"entered: {entered}")
@@ -93,8 +93,8 @@ def trader(account: str) -> None:
     ).serve()
 
 
-def _approver(deployment: Any, login: str | None) -> str:
-    """Who vouches for books: a signed-in approver, or the owner of the state folder while there is nobody."""
+def approver(deployment: Any, login: str | None) -> str:
+    """Who vouches for books, or for going on: a signed-in approver, or the system's user while there is nobody."""
     from stockpicker_dagster.trading.people import directory
 
     with deployment.database.connect() as connection:

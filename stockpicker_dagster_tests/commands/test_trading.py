@@ -16,6 +16,7 @@ from stockpicker_dagster.cli import main
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.trading import ledger, reconciliation
 from stockpicker_dagster.trading.account_policy import Setup, open_account
+from stockpicker_dagster.trading.people import directory
 from stockpicker_dagster.trading.trader_reports import trader_of
 from stockpicker_dagster_tests.trading.brokers.alpaca_server import KEY, NUMBER, SECRET, AlpacaServer
 from stockpicker_dagster_tests.trading.brokers.exchange import EVENING
@@ -54,6 +55,15 @@ def test_books_are_compared_accepted_and_then_agree(deployment: Deployment) -> N
         assert "needs a reason" in run("reconcile", "us", "--accept", " ", fails=True)
         assert "AAA is 11 shares (accepted by os:" in run("reconcile", "us", "--accept", "a gift")
         assert "us: the books agree" in run("reconcile", "us")
+
+
+def test_anybody_halts_and_an_approver_lifts_it(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, role in (("ada", "administrator"), ("rob", "researcher"), ("ann", "approver")):
+        directory.add_person(deployment.database, name, role, "a long password", "ada", EVENING)
+    monkeypatch.setattr("stockpicker_dagster.commands.trading.sign_in", lambda _, name: name)
+    run("halt", "--reason", "a drill")
+    assert "rob is researcher; this needs the role approver" in run("resume", "--as", "rob", fails=True)
+    assert "1 halts lifted" in run("resume", "--as", "ann")
 
 
 def test_a_flattening_is_proposed_with_what_to_type_next(deployment: Deployment) -> None:
