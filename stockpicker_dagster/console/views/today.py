@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import select
 
@@ -10,10 +10,13 @@ from stockpicker_dagster.console.views.desk import Desk
 from stockpicker_dagster.console.views.proposals import ProposalLine, waiting
 from stockpicker_dagster.console.views.runs import latest_metadata
 from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.research.rebalancing import rebalance_days
 from stockpicker_dagster.strategy_form import StrategyForm
 from stockpicker_dagster.trading import ledger
 from stockpicker_dagster.trading.trader_reports import trader_of
 
+LONGEST_WAIT = timedelta(days=380)
+"""Longer than from one decision to the next under any rule."""
 # Put together once, because every page asks it.
 _HALTS = select(ledger.halts).where(ledger.halts.c.resumed_at.is_(None)).order_by(ledger.halts.c.id.desc())
 
@@ -34,6 +37,8 @@ class StrategyToday:
     verdict_reason: str
     caveat: str
     waiting: Sequence[ProposalLine]
+    decides_next: date | None
+    """The next session after whose close it proposes anew; None before the first ranking, or beyond the calendar."""
     problem: str
     """What is wrong, and what to do about it; empty where nothing is."""
     runnable: bool
@@ -130,9 +135,21 @@ def _strategy(desk: Desk, name: str, form: StrategyForm, held: Sequence[Proposal
         verdict_reason=said.get("verdict_reason", ""),
         caveat=said.get("caveat", ""),
         waiting=held,
+        decides_next=_decides_next(desk, name, form, ranked[-1]) if ranked else None,
         problem=problem,
         runnable=not missing,
     )
+
+
+def _decides_next(desk: Desk, name: str, form: StrategyForm, last: date) -> date | None:
+    def find() -> date | None:
+        rules, calendar = form.backtest.rules(), form.calendar
+        end = min(last + LONGEST_WAIT, calendar.last_day)
+        coming = calendar.sessions(last, end)[1:] if last < end else []
+        marks = rebalance_days(coming, rules.rebalance, calendar, rules.rebalance_offset)
+        return next((day for day, decides in zip(coming, marks, strict=True) if decides), None)
+
+    return desk.remembered.answer(("decides next", name), (last, form.trial_digest), find)
 
 
 def _behind(desk: Desk, form: StrategyForm, last: date | None) -> int | None:

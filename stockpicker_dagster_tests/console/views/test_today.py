@@ -45,3 +45,14 @@ def test_without_its_files_no_run_is_offered_and_the_page_says_what_is_missing(s
     page = site.browser("rob").get("/").text
     assert "absent.csv" in page
     assert f"Run {STRATEGY}" not in page
+
+
+def test_while_nothing_waits_the_page_says_after_which_close_it_proposes_next(site: Site) -> None:
+    """The last ranking is of Friday, 2023-06-30; Tuesday, 2023-07-04, is a holiday."""
+    form = site.parts.desk.file_of(STRATEGY)
+    for rule, following in (("daily", "2023-07-03"), ("weekly", "2023-07-07"), ("monthly", "2023-07-31")):
+        form.write_text(as_yaml(ATTRIBUTES | {"backtest": {"long": 3, "short": 3, "rebalance": rule}}))
+        assert f"after the close of {following}" in site.browser("vera").get("/").text
+    now = site.deployment.now()
+    TradingDesk(site.database, session=date(2023, 6, 30), now=now).propose(TARGETS, PRICES, strategy=STRATEGY)
+    assert "Proposes next" not in site.browser("vera").get("/").text
