@@ -765,7 +765,7 @@ def test_every_promise_holds_in_plays_by_dice(machine: type[TradingStates]) -> N
 @pytest.mark.long
 @pytest.mark.timeout(5_000)
 def test_every_promise_holds_in_many_long_plays_by_dice(machine: type[TradingStates]) -> None:
-    for seed in range(10_000, 11_000):
+    for seed in range(10_000, 10_400):
         Player(machine, seed).play(moves=25)
 
 

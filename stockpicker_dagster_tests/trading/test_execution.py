@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from stockpicker_dagster.trading import accounts, desk, ledger
 from stockpicker_dagster.trading.accounts import Halted
 from stockpicker_dagster.trading.approval import decide
-from stockpicker_dagster.trading.brokers import Capabilities, Rejected, Unknown
+from stockpicker_dagster.trading.brokers import Capabilities, OrderRequest, Rejected, Unknown
 from stockpicker_dagster.trading.brokers.paper import PaperBroker
 from stockpicker_dagster.trading.execution import CHECKPOINTS, NotApproved, WrongBroker, execute
 from stockpicker_dagster.trading.intents import intent_id
@@ -254,6 +254,23 @@ def test_an_end_that_was_written_into_the_ledger_by_hand_sends_nothing_twice(tra
     trading_desk.market.opened = True
     assert trading_desk.execute(proposal).status == "finished"
     assert trading_desk.broker().positions() == {symbol: shares(FIRST[symbol], PRICES[symbol]) for symbol in FIRST}
+
+
+def test_an_answer_that_got_lost_is_no_rejection(trading_desk: Any) -> None:
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    broker = trading_desk.broker()
+    take = broker.submit
+
+    def arrives_unanswered(request: OrderRequest) -> Unknown:
+        take(request)
+        return Unknown("no answer")
+
+    broker.submit = arrives_unanswered
+    report = execute(trading_desk.engine, proposal, broker, trading_desk.market, trading_desk.now)
+    assert Counter(order.status for order in report.orders) == {"working": 4}
+    assert len(trading_desk.broker().open_orders()) == 4
 
 
 def test_nothing_is_sent_again_while_the_broker_is_silent_about_it(trading_desk: Any) -> None:
