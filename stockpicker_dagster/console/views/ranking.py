@@ -1,6 +1,6 @@
 """The ranking of one session: every stock from most undervalued to most overvalued, and how each place changed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -10,6 +10,7 @@ import polars as pl
 from stockpicker_dagster.console.views.desk import Desk, NotFound
 from stockpicker_dagster.console.views.remembered import fingerprint
 from stockpicker_dagster.errors import StockPickerError
+from stockpicker_dagster.market.identity import Identities
 from stockpicker_dagster.market.identity_records import identities_in_force
 from stockpicker_dagster.market.universes.membership import Universe
 from stockpicker_dagster.strategy_form import StrategyForm
@@ -53,8 +54,11 @@ class Ranking:
         return rows.sort([sort, "rank"], descending=[descending, False], nulls_last=True)
 
 
-def ranking(desk: Desk, name: str, session: date | None = None) -> Ranking:
-    """The ranking of `session`, by default of the last one that has any. Raises `NotFound`."""
+def ranking(desk: Desk, name: str, session: date | None = None, *, reasons: bool = True) -> Ranking:
+    """The ranking of `session`, by default of the last one that has any. Raises `NotFound`.
+
+    Without `reasons` that column is null everywhere: to read it takes ten times as long as to read all others.
+    """
     form, table = desk.form(name), f"{name}/predictions"
     sessions = desk.served(name)
     if not sessions:
@@ -64,17 +68,18 @@ def ranking(desk: Desk, name: str, session: date | None = None) -> Ranking:
         raise NotFound(f"{name!r} has no ranking of {wanted}; it has {sessions[0]} to {sessions[-1]}")
     place = sessions.index(wanted)
     days = sessions[max(0, place - 1) : place + 1]
-    key = ("ranking", name, wanted)
-    rows = desk.remembered.answer(key, fingerprint(desk.lake, table), lambda: _rows(desk, name, form, days))
+    key = ("ranking", name, wanted, reasons)
+    rows = desk.remembered.answer(key, fingerprint(desk.lake, table), lambda: _rows(desk, name, form, days, reasons))
     return Ranking(name, wanted, sessions, rows)
 
 
-def _rows(desk: Desk, name: str, form: StrategyForm, days: Sequence[date]) -> pl.DataFrame:
-    stored = desk.lake.read(f"{name}/predictions", days)
+def _rows(desk: Desk, name: str, form: StrategyForm, days: Sequence[date], reasons: bool) -> pl.DataFrame:
+    why = pl.col("contributions") if reasons else pl.lit(None).alias("contributions")
+    columns = ("symbol", "date", "score", "rank", "model_id")
+    stored = desk.lake.scan(f"{name}/predictions", days).select(*columns, why).collect()
     ranked = stored.filter(pl.col("date") == days[-1])
     earlier = stored.filter(pl.col("date") != days[-1]).select("symbol", pl.col("rank").alias("was"))
-    identities = identities_in_force(desk.lake, form.prices.key)
-    tickers = {symbol: identities.latest_ticker(symbol, days[-1]) for symbol in ranked["symbol"]}
+    tickers = _tickers(identities_in_force(desk.lake, form.prices.key), ranked["symbol"], days[-1])
     sectors = _sectors(desk, form, days[-1])
     return (
         ranked.join(earlier, on="symbol", how="left")
@@ -87,6 +92,15 @@ def _rows(desk: Desk, name: str, form: StrategyForm, days: Sequence[date]) -> pl
         .select("rank", "symbol", "ticker", "score", "change", "sector", "reasons", "model_id")
         .sort("rank")
     )
+
+
+def _tickers(identities: Identities, symbols: Iterable[str], day: date) -> Mapping[str, str]:
+    """The ticker of each stock. Most were never renamed, and are called by their ids."""
+    renamed = {name for change in identities.changes for name in (change.old, change.new)}
+    return {
+        symbol: identities.latest_ticker(symbol, day) if "~" in symbol or symbol in renamed else symbol
+        for symbol in symbols
+    }
 
 
 def _sectors(desk: Desk, form: StrategyForm, session: date) -> Mapping[str, str | None]:

@@ -54,7 +54,7 @@ class Stock:
 
 def stock(desk: Desk, name: str, symbol: str, session: date | None = None, everything: bool = False) -> Stock:
     """The stock on `session`, by default the last with a ranking. Raises `NotFound` where it is not ranked then."""
-    form, found = desk.form(name), ranking(desk, name, session)
+    form, found = desk.form(name), ranking(desk, name, session, reasons=False)
     row = found.rows.filter(pl.col("symbol") == symbol)
     if row.is_empty():
         raise NotFound(
