@@ -175,9 +175,9 @@ def approve(proposal: str, reason: str, no_execute: bool, login: str | None) -> 
         return
     from stockpicker_dagster.runs import execute_approved_session
 
-    strategy, session = decided
+    identity, strategy, session = decided
     execute_approved_session(strategy, session, _say)
-    _show_executions(strategy, session)
+    _show_executions(identity, strategy, session)
 
 
 @main.command()
@@ -190,8 +190,8 @@ def deny(proposal: str, reason: str, login: str | None) -> None:
     _decide(proposal, "deny", reason, login)
 
 
-def _decide(proposal: str, decision: Any, reason: str, login: str | None) -> tuple[str, date] | None:
-    """Records a decision; the strategy and session to execute here if a paper proposal is approved by it."""
+def _decide(proposal: str, decision: Any, reason: str, login: str | None) -> tuple[str, str, date] | None:
+    """Records a decision; proposal, strategy and session to execute here if a paper one is approved by it."""
     from stockpicker_dagster.storage.deployment import Deployment
     from stockpicker_dagster.trading.approval import decide
     from stockpicker_dagster.trading.proposal import load
@@ -203,7 +203,7 @@ def _decide(proposal: str, decision: Any, reason: str, login: str | None) -> tup
         click.echo(f"{known.id}: already {known.state}")
         if not _executed_here(known.document):
             return None
-        return known.document.strategy, known.document.session
+        return known.id, known.document.strategy, known.document.session
     decided = decide(
         deployment.database,
         known.id,
@@ -218,7 +218,7 @@ def _decide(proposal: str, decision: Any, reason: str, login: str | None) -> tup
     click.echo(f"{decided.proposal}: {decided.outcome}")
     if decided.outcome != "approved" or not _executed_here(known.document):
         return None
-    return known.document.strategy, known.document.session
+    return known.id, known.document.strategy, known.document.session
 
 
 def _executed_here(document: Any) -> bool:
@@ -231,11 +231,12 @@ def _executed_here(document: Any) -> bool:
     return False
 
 
-def _show_executions(strategy: str, session: date) -> None:
+def _show_executions(proposal: str, strategy: str, session: date) -> None:
     from stockpicker_dagster.runs import find_strategy, latest_note
     from stockpicker_dagster.storage.deployment import Deployment
 
     orders = Deployment().lake.read(f"{strategy}/executions", [session])
+    orders = orders.filter(orders["proposal"] == proposal)
     if caveat := find_strategy(strategy).prices.build().caveat:
         click.echo(f"CAVEAT: {caveat}")
     click.echo(f"{strategy}, {session}: {latest_note(strategy, 'executions', 'outcome')}")

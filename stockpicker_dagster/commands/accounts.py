@@ -18,6 +18,7 @@ _SETTINGS = (
     click.option("--four-eyes/--no-four-eyes", default=None, help="Whether the author of a strategy may not approve."),
     click.option("--limit", "limits", multiple=True, metavar="NAME=FIGURE", help="A limit, such as gross=1.5."),
     click.option("--restricted", multiple=True, metavar="SYMBOL", help="A name in which nothing may be opened."),
+    click.option("--lot", "lots", multiple=True, metavar="[SYMBOL=]SHARES", help="Trade in lots of so many shares."),
     click.option("--strategy", "strategies", multiple=True, help="A strategy that may trade here; can be repeated."),
     click.option("--any-strategy", is_flag=True, help="Any strategy may trade here, one at a time."),
     AS,
@@ -174,7 +175,13 @@ def _setup(settings: dict[str, Any]) -> Any:
     if restricted := settings.pop("restricted"):
         limits["restricted"] = list(restricted)
     strategies = settings.pop("strategies")
-    return Setup(**settings, limits=limits or None, allowed_strategies=tuple(strategies) or None)
+    settings["limits"], settings["allowed_strategies"] = limits or None, tuple(strategies) or None
+    for symbol, _, shares in (lot.rpartition("=") for lot in settings.pop("lots")):
+        if symbol:
+            settings["lots"] = {**settings.get("lots", {}), symbol: _figure(f"the lot of {symbol}", shares)}
+        else:
+            settings["lot"] = _figure("the lot", shares)
+    return Setup(**settings)
 
 
 def _figure(name: str, text: str) -> Decimal:

@@ -30,6 +30,7 @@ from stockpicker_dagster.trading.corporate_actions import CorporateAction
 from stockpicker_dagster.trading.desk import (
     booked_through,
     execute_approved,
+    executed_before,
     fees_of_borrowed,
     held_symbols,
     propose,
@@ -123,10 +124,15 @@ def propose_rebalance(
 
 
 def execute_session(deployment: Deployment, strategy: str, form: StrategyForm, session: date) -> Executed:
-    """Executes what a person approved of `session`, or resumes it; without an approval nothing is sent."""
+    """Executes what a person approved of `session`, or resumes it; without an approval nothing is sent.
+
+    The orders are those of every execution of the session, the newest last: a flattening adds to what a rebalance did.
+    """
     venue = _venue(form, deployment.lake)
     report = execute_approved(deployment.database, strategy, session, venue, deployment.now)
-    return Executed(_orders(report, session), report.message)
+    earlier = executed_before(deployment.database, strategy, session, report.proposal)
+    orders = pl.concat([_orders(each, session) for each in (*earlier, report)])
+    return Executed(orders, report.message)
 
 
 def flatten_account(

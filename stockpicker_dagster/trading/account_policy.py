@@ -47,7 +47,8 @@ class Setup:
     """What an administrator decides about an account; None leaves a figure as it is.
 
     `limits` are decimal figures by name, and `restricted`, a list of symbols. `allowed_strategies` may be empty: then
-    nothing trades. `any_strategy` lifts that list.
+    nothing trades. `any_strategy` lifts that list. `lot` is in how many shares every name is traded, `lots` in how many
+    those are that are there.
     """
 
     broker: str | None = None
@@ -59,6 +60,8 @@ class Setup:
     limits: dict[str, Decimal | list[str]] | None = None
     allowed_strategies: tuple[str, ...] | None = None
     any_strategy: bool = False
+    lot: Decimal | None = None
+    lots: dict[str, Decimal] | None = None
 
     def __post_init__(self) -> None:
         if self.broker is not None and self.broker not in BROKERS:
@@ -165,14 +168,16 @@ def _changed(before: Account, setup: Setup) -> Account:
     wanted = {field.name: getattr(setup, field.name) for field in fields(Setup)}
     figures = dict(wanted.pop("limits") or {})
     restricted = figures.pop("restricted", None) if figures else None
-    anybody = wanted.pop("any_strategy")
+    anybody, lot, lots = wanted.pop("any_strategy"), wanted.pop("lot"), wanted.pop("lots") or {}
     after = replace(before, **{name: value for name, value in wanted.items() if value is not None})
     if anybody:
         after = replace(after, allowed_strategies=None)
     limits = replace(after.limits, **figures) if figures else after.limits
     if restricted is not None:
         limits = replace(limits, restricted=tuple(sorted(restricted)))
-    return replace(after, limits=limits)
+    general = after.policy.lot if lot is None else lot
+    policy = replace(after.policy, lot=general, lots={**after.policy.lots, **lots})
+    return replace(after, limits=limits, policy=policy)
 
 
 def _place(account: Account) -> tuple[object, ...]:
@@ -265,6 +270,7 @@ def _store(connection: Connection, before: Account, after: Account, who: str, no
         "four_eyes": after.four_eyes,
         "live_enabled": after.live_enabled,
         "limits": canonical_bytes(asdict(after.limits)).decode(),
+        "policy": canonical_bytes(asdict(after.policy)).decode(),
         "allowed_strategies": strategies,
     }
     connection.execute(update(ledger.accounts).where(ledger.accounts.c.id == before.id).values(**settings))

@@ -245,7 +245,9 @@ def limits_from(stored: Mapping[str, object]) -> Limits:
 
 def policy_from(stored: Mapping[str, object]) -> Policy:
     """A rebalance policy read back from JSON, where figures are decimal strings."""
-    return Policy(**_decimals(stored))
+    lots = stored.get("lots", {})
+    by_symbol = _decimals(lots) if isinstance(lots, dict) else {}
+    return Policy(lots=by_symbol, **_decimals({name: value for name, value in stored.items() if name != "lots"}))
 
 
 def _row(connection: Connection, account_id: str) -> Row[Any] | None:

@@ -193,6 +193,27 @@ def execute_approved(
         return ExecutionReport(approved.id, "nothing", str(reason))
 
 
+def executed_before(engine: Engine, strategy: str, session: date, newest: str | None) -> list[ExecutionReport]:
+    """What the ledger knows of the session's other executions, oldest first: a flattening follows one, for example.
+
+    `newest` is the proposal that is told of elsewhere.
+    """
+    wanted = (
+        select(ledger.executions.c.proposal)
+        .join(ledger.proposals, ledger.executions.c.proposal == ledger.proposals.c.id)
+        .where(
+            ledger.proposals.c.strategy == strategy,
+            ledger.proposals.c.session == session,
+            ledger.executions.c.proposal != (newest or ""),
+            ledger.executions.c.status != "lapsed",
+        )
+        .order_by(ledger.executions.c.claimed_at, ledger.executions.c.proposal)
+    )
+    with engine.connect() as connection:
+        earlier = connection.execute(wanted).scalars().all()
+    return [observe(engine, proposal) for proposal in earlier]
+
+
 def held_symbols(engine: Engine, account_id: str) -> list[str]:
     """The names that the account holds, whose prices a proposal needs; none where there is no such account yet."""
     with engine.connect() as connection:

@@ -35,9 +35,9 @@ from stockpicker_dagster.trading.brokers import (
     Unknown,
 )
 from stockpicker_dagster.trading.brokers.by_security import by_security
-from stockpicker_dagster.trading.clocks import Clocks, latest_time
+from stockpicker_dagster.trading.clocks import Clocks, ClockSkew, latest_time
 from stockpicker_dagster.trading.intents import UNKNOWN, Attempt, Key, key_of
-from stockpicker_dagster.trading.locks import Lock
+from stockpicker_dagster.trading.locks import Fenced, Lock
 from stockpicker_dagster.trading.order_times import EXCHANGE, window_of
 from stockpicker_dagster.trading.proposal import (
     ProposedOrder,
@@ -51,6 +51,7 @@ from stockpicker_dagster.trading.proposal import (
 from stockpicker_dagster.trading.rebalance import PHASES
 from stockpicker_dagster.trading.reconciliation import import_fills, reconcile
 from stockpicker_dagster.trading.signatures import TrustedKeys
+from stockpicker_dagster.trading.stopwatch import Stopwatch
 from stockpicker_dagster.trading.tickers import Tickers
 
 if TYPE_CHECKING:  # the price sources bring a data frame library, which execution has no use for
@@ -59,6 +60,9 @@ if TYPE_CHECKING:  # the price sources bring a data frame library, which executi
 ZERO = Decimal(0)
 PATIENCE = timedelta(minutes=10)
 """How long a slice of limit orders may wait for fills before the rest of it is cancelled and the next one goes."""
+
+ASK_AFTERWARDS_S = 5.0
+"""Where handing over an order took longer, it is asked once more whether it may be sent, and cancelled if not."""
 
 CHECK_AGAIN_S = 30.0
 """How long one check of the limits on fresh figures is good for while the orders of a phase go out."""
@@ -569,16 +573,55 @@ class _Execution:
             limit_price=order.limit_price,
             not_after=self._end_of_sending(order),
             sent_before=before is not None and before.status == UNKNOWN,
+            last_word=lambda: self._last_word(order),
         )
+        watch = Stopwatch()
         answer = self._broker.submit(request)
         self._checkpoint("after_submit")
+        if watch.seconds() > ASK_AFTERWARDS_S:
+            self._cancel_if_too_late(order, intent)
         if isinstance(answer, Unknown):
             self._notes[key_of(order)] = answer.reason
+        elif isinstance(answer, Rejected) and answer.reason.startswith(intents.HALTED):
+            # Not sent for a halt, and it may be sent after it, as what the halt cancelled.
+            self._pending.append(BrokerOrder(intent, "", "cancelled", ZERO, answer.reason))
         elif isinstance(answer, Rejected):
             self._pending.append(BrokerOrder(intent, "", "rejected", ZERO, answer.reason))
         else:
             self._pending.append(replace(answer, client_order_id=intent))
         self._checkpoint("after_record")
+
+    def _last_word(self, order: ProposedOrder) -> str | None:
+        """Why an order that was committed to must not leave now, or None; asked by whoever sends it, as it leaves.
+
+        A process may have stood still since it committed to it, for longer than anything lasts that was true then.
+        Raises `Fenced`, `NotApproved` or `ClockSkew` where nothing more may be sent at all.
+        """
+        if halted := self._halt():
+            return halted if halted.startswith(intents.HALTED) else f"{intents.HALTED}: {halted}"
+        with self._engine.connect() as connection:
+            locks.check(connection, self._lock)
+            self._check_holding(connection)
+            now = self._clocks.at_once(connection)
+        end = self._end_of_sending(order)
+        return None if now < end else f"the proposal expired at {end:%Y-%m-%d %H:%M:%S} UTC, before it could be sent"
+
+    def _cancel_if_too_late(self, order: ProposedOrder, intent: str) -> None:
+        """Cancels an order that was handed over slowly and must not be sent any more: it may have left too late."""
+        try:
+            why = self._last_word(order)
+        except (Fenced, NotApproved, ClockSkew) as reason:
+            self._broker.cancel(intent, str(reason))
+            raise
+        if why is not None:
+            self._broker.cancel(intent, why)
+
+    def _check_holding(self, connection: Connection) -> None:
+        """Raises `NotApproved` unless the proposal is being executed, and the account is its own to trade."""
+        if state_of(connection, self._found.id) != "executing":
+            raise NotApproved(f"the execution of proposal {self._found.id} has ended; nothing more is sent")
+        if not ledger.holds_account(connection, self._found.id):
+            raise NotApproved(f"proposal {self._found.id} makes way for a flattening; nothing more of it is sent")
 
     def _commit_intent(self, order: ProposedOrder, before: Attempt | None, quantity: Decimal) -> tuple[str, Decimal]:
         """Commits to the next attempt, or to sending an unknown one again; says under which id and for how much."""
@@ -588,10 +631,7 @@ class _Execution:
             self._own(connection)
             intents.record(connection, self._pending, now)
             self._pending.clear()
-            if state_of(connection, self._found.id) != "executing":
-                raise NotApproved(f"the execution of proposal {self._found.id} has ended; nothing more is sent")
-            if not ledger.holds_account(connection, self._found.id):
-                raise NotApproved(f"proposal {self._found.id} makes way for a flattening; nothing more of it is sent")
+            self._check_holding(connection)
             if before is not None and before.status == UNKNOWN:
                 intents.mark_sent_again(connection, before.id, now)
                 return before.id, before.quantity

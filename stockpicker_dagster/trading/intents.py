@@ -44,6 +44,7 @@ _ATTEMPTS = (
         _TOLD.c.filled_quantity,
         _TOLD.c.reason,
         _TOLD.c.updated_at,
+        _TOLD.c.sent_again_at,
     )
     .select_from(_INTENTS.outerjoin(_TOLD, _INTENTS.c.id == _TOLD.c.intent))
     .where(_INTENTS.c.proposal == bindparam("proposal"))
@@ -56,6 +57,7 @@ _SENT_SINCE = (
 )
 _SAID = select(_TOLD.c.status, _TOLD.c.filled_quantity, _TOLD.c.reason).where(_TOLD.c.intent == bindparam("of"))
 _SAY = insert(_TOLD)
+_SENT_AGAIN = update(_TOLD).where(_TOLD.c.intent == bindparam("of"))
 _SAY_AGAIN = update(_TOLD).where(_TOLD.c.intent == bindparam("of"))
 
 
@@ -113,7 +115,7 @@ def attempts(connection: Connection, proposal: str) -> list[Attempt]:
             status=row.status or UNKNOWN,
             filled=row.filled_quantity or ledger.ZERO,
             reason=row.reason or "",
-            sent_at=row.updated_at if row.status == UNKNOWN else row.created_at,
+            sent_at=row.sent_again_at or (row.updated_at if row.status == UNKNOWN else row.created_at),
         )
         for row in connection.execute(_ATTEMPTS, {"proposal": proposal})
     ]
@@ -155,6 +157,7 @@ def commit(
 def mark_sent_again(connection: Connection, intent: str, now: datetime) -> None:
     """Notes that an unknown order is about to be handed to the broker once more, under the same id."""
     _record(connection, BrokerOrder(intent, "", UNKNOWN, ledger.ZERO, "sent again"), now)  # type: ignore[arg-type]
+    connection.execute(_SENT_AGAIN, {"of": intent, "sent_again_at": now})
 
 
 def record(connection: Connection, answers: Iterable[BrokerOrder], now: datetime) -> None:

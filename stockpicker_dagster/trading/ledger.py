@@ -212,8 +212,11 @@ broker_orders = Table(
     Column("filled_quantity", ExactDecimal, nullable=False),
     Column("reason", Text, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
+    Column("sent_again_at", UtcTime),
 )
-"""What the broker last said of an intent. An intent without a row here is unknown until the broker is asked."""
+"""What the broker last said of an intent. An intent without a row here is unknown until the broker is asked.
+
+`sent_again_at` is when it was last handed over once more under its id; null where it never was."""
 
 fills = Table(
     "fills",

@@ -40,7 +40,8 @@ class Policy:
     equity are not traded. `minimum_notional`: orders below this amount of currency are not placed. Full exits are
     exempt from the last two. `turnover_cap`: the most that one plan trades, as a multiple of equity; beyond it every
     change is scaled down (None: no cap). `opening_collar`: how far from its reference the limit of an opening order is.
-    `slice`: about how much of equity one slice of openings trades.
+    `slice`: about how much of equity one slice of openings trades. `lot`: shares are traded in multiples of it, and
+    `lots` of those for the symbols that are there; only what closes a position is as many shares as are held.
     """
 
     cash_buffer: Decimal = Decimal("0.02")
@@ -49,6 +50,8 @@ class Policy:
     turnover_cap: Decimal | None = field(default=None, metadata=LATER)
     opening_collar: Decimal = field(default=Decimal("0.03"), metadata=LATER)
     slice: Decimal = field(default=Decimal("0.25"), metadata=LATER)
+    lot: Decimal = field(default=_ONE_SHARE, metadata=LATER)
+    lots: Mapping[str, Decimal] = field(default_factory=dict, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not ZERO <= self.cash_buffer < 1:
@@ -62,6 +65,13 @@ class Policy:
                 raise InvalidInput(f"{name} is {figure}; allowed: more than 0")
         if self.opening_collar >= 1:
             raise InvalidInput(f"opening_collar is {self.opening_collar}; it is a fraction below 1")
+        for symbol, lot in {"every name": self.lot, **self.lots}.items():
+            if not lot.is_finite() or lot < 1 or lot != lot.to_integral_value():
+                raise InvalidInput(f"the lot of {symbol} is {lot} shares; allowed: whole shares, 1 or more")
+
+    def lot_of(self, symbol: str) -> Decimal:
+        """The shares of one lot of the symbol."""
+        return self.lots.get(symbol, self.lot)
 
 
 @dataclass(frozen=True)
@@ -105,21 +115,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Venue:
-    """What can be traded: `lots` are shares per lot by symbol (one where a symbol is not listed).
+    """What can be traded.
 
-    `fractional_longs`: longs can be opened in fractions; shorts are whole lots everywhere. `fractional_holdings`: longs
-    may be held in fractions that came about otherwise; what is traded of them is whole lots, until all of it goes.
+    `fractional_longs`: longs can be opened in fractions, of names without a lot; shorts are whole lots everywhere.
+    `fractional_holdings`: longs may be held in fractions that came about otherwise; what is traded of them is whole
+    lots, until all of it goes.
     """
 
     fractional_longs: bool = False
     fractional_holdings: bool = False
-    lots: Mapping[str, Decimal] = field(default_factory=dict)
 
-    def step(self, symbol: str, wanted: Decimal) -> Decimal:
-        """The smallest change of a position that is wanted on that side."""
-        if self.fractional_longs and wanted > 0:
-            return FRACTION
-        return self.lots.get(symbol, _ONE_SHARE)
+    def step(self, lot: Decimal, wanted: Decimal) -> Decimal:
+        """The smallest change of a position that is wanted on that side, in a name of such lots."""
+        return FRACTION if self.fractional_longs and wanted > 0 and lot == _ONE_SHARE else lot
 
 
 WHOLE_SHARES = Venue()
@@ -174,7 +182,7 @@ def plan_orders(
             continue
         weight = targets.get(symbol, ZERO)
         exact = _exact_shares(weight, prices[symbol], equity, policy)
-        now, step = held.get(symbol, ZERO), venue.step(symbol, exact)
+        now, step = held.get(symbol, ZERO), venue.step(policy.lot_of(symbol), exact)
         # Held to the lot already: another lot to and fro would only cost.
         settled = now * exact > 0 and abs(now - exact) < step
         wanted = now if settled else _truncated(exact, step)
@@ -321,12 +329,16 @@ def _scale_turnover(changes: Mapping[str, _Change], equity: Decimal, policy: Pol
         return _ONE_SHARE
     scale = policy.turnover_cap * equity / total
     for change in changes.values():
-        moved = _truncated((change.wanted - change.now) * scale, change.step)
-        change.wanted = change.now + moved
+        moved = (change.wanted - change.now) * scale
+        short = change.now + moved < 0
+        # On its way to a long in fractions, what is still a short is whole shares.
+        change.step = step = max(change.step, _ONE_SHARE) if short else change.step
+        if change.now * (change.now + moved) < 0:
+            # All that is held is closed, and what is opened on the other side is whole lots.
+            change.wanted = _truncated(change.now + moved, step)
+        else:
+            change.wanted = change.now + _truncated(moved, step)
         change.exact = change.now + (change.exact - change.now) * scale
-        if change.now * change.wanted < 0 and change.step != change.step.to_integral_value():
-            # What crosses to the short side is whole again.
-            change.wanted = _truncated(change.wanted, _ONE_SHARE)
     return scale
 
 

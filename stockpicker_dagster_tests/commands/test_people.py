@@ -58,7 +58,8 @@ def test_accounts_are_set_up_by_administrators(type_in) -> None:  # type: ignore
     assert "small: paper at paper" in type_in("account", "add", "small", "--cash", "5000", "--approvals", "2").output
     type_in("user", "add", "ada", "--role", "administrator", typed=f"{PASSWORD}\n{PASSWORD}\n")
     assert "say who you are" in type_in("account", "set", "small", "--approvals", "1").output
-    changed = type_in("account", "set", "small", "--limit", "gross=1.5", "--as", "ada", typed=f"{PASSWORD}\n")
+    lots = ("--lot", "10", "--lot", "AAA=100")
+    changed = type_in("account", "set", "small", "--limit", "gross=1.5", *lots, "--as", "ada", typed=f"{PASSWORD}\n")
     assert "2 approvals" in changed.output
     assert "not halted" in type_in("account", "list").output
     assert "ada: " in type_in("account", "changes", "small").output

@@ -10,11 +10,17 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.components import account_orders
-from stockpicker_dagster.components.account_orders import EXECUTIONS_SCHEMA, execute_session, propose_rebalance
+from stockpicker_dagster.components.account_orders import (
+    EXECUTIONS_SCHEMA,
+    execute_session,
+    flatten_account,
+    propose_rebalance,
+)
 from stockpicker_dagster.market.calendar import trading_calendar
 from stockpicker_dagster.market.identity import REUSED_AFTER
 from stockpicker_dagster.market.prices import DELISTINGS_SCHEMA, PRICES_SCHEMA
 from stockpicker_dagster.market.sources.silence import DELISTED_AFTER
+from stockpicker_dagster.market.sources.simulated import SimulatedVenue
 from stockpicker_dagster.research.plan import PLAN_SCHEMA
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.storage.lake import Bundle, MissingBundle, MissingDays
@@ -306,6 +312,28 @@ def test_a_proposal_is_registered_once_and_filled_once_it_is_approved() -> None:
     asked = {order.symbol: (order.side, str(order.quantity)) for order in document.orders}
     assert {each["symbol"]: (each["side"], each["quantity"]) for each in done.orders.to_dicts()} == asked
     assert execute_session(deployment, "mine", FORM, SESSION).orders.equals(done.orders)
+
+
+def test_a_flattening_adds_to_what_the_session_executed_and_overwrites_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimulatedVenue, "opens", lambda *_: {"A": Decimal(10), "B": Decimal(10)})
+    store()
+    deployment = Deployment()
+    rebalance = str(propose().proposal_id)
+    decide(deployment.database, rebalance, "os:somebody", "approve", "", NOW)
+    first = execute_session(deployment, "mine", FORM, SESSION).orders
+    flattening = flatten_account(deployment, "paper", "os:me", "now", lambda: {"mine": FORM})
+    # Undecided, it changes nothing.
+    assert execute_session(deployment, "mine", FORM, SESSION).orders.equals(first)
+    decide(deployment.database, flattening, "os:somebody", "approve", "", NOW)
+    both = execute_session(deployment, "mine", FORM, SESSION).orders
+    assert both.schema == EXECUTIONS_SCHEMA
+    assert both.head(first.height).equals(first)
+    closed = both.filter(pl.col("proposal") == flattening)
+    assert both.height == first.height + closed.height
+    assert {row["symbol"]: (row["side"], row["filled"]) for row in closed.to_dicts()} == {
+        row["symbol"]: ({"buy": "sell", "short": "cover"}[row["side"]], row["filled"]) for row in first.to_dicts()
+    }
+    assert execute_session(deployment, "mine", FORM, SESSION).orders.equals(both)
 
 
 def test_a_thinly_traded_stock_is_bought_no_more_of_than_its_share_of_the_volume() -> None:

@@ -14,7 +14,7 @@ import signal
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -39,6 +39,7 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Submission,
     Unknown,
+    last_refusal,
     not_sent,
 )
 from stockpicker_dagster.trading.brokers.capabilities import Capabilities
@@ -142,9 +143,13 @@ class ChaoticBroker:
         self._late = [] if late is None else late
 
     def submit(self, request: OrderRequest) -> Submission:
-        """Takes the order, or not, and says so, or not; too late it does not leave this machine."""
+        """Takes the order, or not, and says so, or not; too late, or against the last word, it does not leave."""
         if request.not_after is not None and request.submitted_at >= request.not_after:
             return not_sent(request, "it was to be sent before")
+        if (refused := last_refusal(request)) is not None:
+            return refused
+        # It has left: when it arrives, nobody is asked any more.
+        request = replace(request, last_word=None)
         if self._faults.strikes("submit"):
             match self._faults.dice.randrange(6):
                 case 0:

@@ -11,6 +11,7 @@ from stockpicker_dagster.trading import account_policy, ledger
 from stockpicker_dagster.trading.account_policy import AccountInUse, Setup
 from stockpicker_dagster.trading.people import directory
 from stockpicker_dagster.trading.people.directory import NotAllowed
+from stockpicker_dagster.trading.proposal import from_bytes
 from stockpicker_dagster_tests.trading.conftest import EVENING, TradingDesk
 from stockpicker_dagster_tests.trading.people.conftest import NOON, PASSWORD, cheap_hashes
 
@@ -94,6 +95,26 @@ def test_an_account_in_use_is_not_moved(ledger_engine: Any) -> None:
     ticket = Setup(broker="ticket", base_url=account_policy.TICKET_URL, broker_account="me")
     with pytest.raises(AccountInUse, match="is not ended"):
         account_policy.change_account(ledger_engine, "paper", ticket, "os:me", EVENING)
+
+
+def test_lots_are_traded_as_they_were_set(ledger_engine: Any) -> None:
+    setup = Setup(lot=Decimal(10), lots={"AAA": Decimal(100)})
+    account_policy.open_account(ledger_engine, "round", setup, CASH, "os:me", EVENING)
+    changed = account_policy.change_account(ledger_engine, "round", Setup(lots={"CCC": Decimal(1)}), "os:me", EVENING)
+    assert (changed.policy.lot, changed.policy.lots) == (10, {"AAA": 100, "CCC": 1})
+    assert "100" in account_policy.account_changes(ledger_engine, "round")[-1][2]["policy"]
+    desk = TradingDesk(ledger_engine, account="round")
+    targets, prices = {"AAA": 0.2, "BBB": -0.2, "CCC": 0.1}, {"AAA": 4.7, "BBB": 2.3, "CCC": 1.1}
+    outcome = desk.propose(targets, prices)
+    assert outcome.document is not None, outcome.reason
+    lots = {"AAA": 100, "BBB": 10, "CCC": 1}
+    assert {o.symbol for o in outcome.document.orders} == lots.keys()
+    assert all(o.quantity % lots[o.symbol] == 0 for o in outcome.document.orders)
+    assert from_bytes(outcome.document.to_bytes()) == outcome.document
+    with pytest.raises(InvalidInput, match="the lot of every name is 0 shares"):
+        account_policy.change_account(ledger_engine, "round", Setup(lot=Decimal(0)), "os:me", EVENING)
+    with pytest.raises(InvalidInput, match=r"the lot of AAA is 0\.5 shares; allowed: whole shares"):
+        account_policy.change_account(ledger_engine, "round", Setup(lots={"AAA": Decimal("0.5")}), "os:me", EVENING)
 
 
 def test_limits_and_strategies_are_what_was_set(ledger_engine: Any) -> None:

@@ -1,6 +1,7 @@
 """From a plan to fills at any broker: proposed, announced, approved, sent once, filled, reconciled, day after day."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -8,7 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, insert, select
 
-from stockpicker_dagster.trading import accounts, desk, ledger, reconciliation
+from stockpicker_dagster.market.sources.exchange import ExchangeVenue
+from stockpicker_dagster.trading import accounts, desk, ledger, locks, reconciliation, stopwatch
+from stockpicker_dagster.trading.brokers import OrderRequest
+from stockpicker_dagster.trading.execution import ExecutionReport, execute, no_checkpoint
+from stockpicker_dagster.trading.flatten import propose_flattening
+from stockpicker_dagster.trading.locks import Fenced
 from stockpicker_dagster.trading.notifications import outbox
 from stockpicker_dagster.trading.proposal import load
 from stockpicker_dagster_tests.trading.brokers.alpaca_server import AlpacaServer
@@ -314,6 +320,150 @@ def test_an_account_that_has_a_trader_is_only_looked_at(stand: Stand) -> None:
     assert (report.status, intents(stand)) == ("working", [])
     assert "by the trader of account 'us'" in report.message
     locks.release(stand.engine, lock)
+
+
+def execution(stand: Stand, proposal: str, checkpoint: Callable[[str], None]) -> ExecutionReport:
+    """One pass, as a trader makes it."""
+    broker, venue = stand.connect(stand.engine, "us"), ExchangeVenue(CALENDAR, None)  # type: ignore[arg-type]
+    return execute(stand.engine, proposal, broker, venue, lambda: stand.now, checkpoint)
+
+
+def paused(stand: Stand, proposal: str, meanwhile: Callable[[], object]) -> Callable[[], ExecutionReport]:
+    """A pass that stands still between committing to its first order and sending it, while something happens."""
+    asleep = [meanwhile]
+
+    def checkpoint(reached: str) -> None:
+        if reached == "after_intent" and asleep:
+            asleep.pop()()
+
+    return lambda: execution(stand, proposal, checkpoint)
+
+
+@served
+def test_a_halt_between_commitment_and_sending_keeps_the_order_back_until_it_is_lifted(stand: Stand) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.approve(proposal := stand.proposed({"AAA": 0.2, "BBB": -0.2}))
+    before = len(stand.market.orders)
+    report = paused(stand, proposal, lambda: accounts.halt(stand.engine, "us", "os:risk", "stop", stand.now))()
+    assert report.status == "halted"
+    assert len(stand.market.orders) == before
+    assert {(order.status, order.reason[:6]) for order in report.orders} == {("cancelled", "halted"), ("unsent", "")}
+    accounts.resume(stand.engine, "us", "os:risk", stand.now)
+    # The broker is asked once more, and believed when nothing can be on its way to it.
+    stand.market.advance(minutes=3)
+    assert stand.execute().status == "working"
+    assert len({order.client_id for order in stand.market.orders}) == len(stand.market.orders) == before + 2
+
+
+@served
+@pytest.mark.parametrize("waited", ["cut-off", "a day"])
+def test_what_stood_still_beyond_its_time_is_not_sent(stand: Stand, waited: str) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.approve(proposal := stand.proposed({"AAA": 0.2, "BBB": -0.2}))
+    before = len(stand.market.orders)
+    moments = {"cut-off": lambda: stand.market.at(WEDNESDAY, 9, 28), "a day": lambda: stand.market.advance(hours=25)}
+    paused(stand, proposal, moments[waited])()
+    assert len(stand.market.orders) == before
+    with stand.engine.connect() as connection:
+        [intent] = connection.execute(
+            select(ledger.broker_orders.c.status, ledger.broker_orders.c.reason)
+            .join(ledger.order_intents, ledger.order_intents.c.id == ledger.broker_orders.c.intent)
+            .where(ledger.order_intents.c.proposal == proposal)
+        ).all()
+    assert intent.status == "rejected"
+    assert "UTC" in intent.reason
+
+
+@served
+def test_a_limit_order_that_was_sent_again_hours_later_has_its_time_to_fill(stand: Stand) -> None:
+    stand.approve(proposal := stand.proposed({"AAA": 0.1, "BBB": -0.1}))
+    assert stand.execute().status == "working"
+    stand.market.open_session(TUESDAY)
+
+    def die(reached: str) -> None:
+        if reached == "after_intent":
+            raise RuntimeError(reached)
+
+    with suppress(RuntimeError):
+        execution(stand, proposal, die)
+    stand.market.advance(hours=2)
+    assert stand.execute().status == "working"
+    assert [order.open for order in stand.market.orders] == [True, True]
+    stand.market.advance(minutes=9)
+    assert stand.execute().status == "working"
+    assert [order.open for order in stand.market.orders] == [True, True]
+    stand.market.advance(minutes=2)
+    stand.execute()
+    assert not any(order.open for order in stand.market.orders)
+
+
+@served
+def test_what_stood_still_while_a_flattening_took_over_is_not_sent(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.approve(proposal := stand.proposed({"AAA": 0.2, "BBB": -0.2}))
+    monkeypatch.setattr(locks, "LEASE", timedelta())
+
+    def flatten() -> None:
+        closing = propose_flattening(stand.engine, "us", "os:risk", stand.now, when="open", connect=stand.connect)
+        stand.approve(closing)
+        # Whether the order of the first one arrives is known after a while only.
+        assert "yet to end" in execution(stand, closing, no_checkpoint).message
+        stand.market.advance(minutes=3)
+        assert execution(stand, closing, no_checkpoint).status == "working"
+        flattened.append(closing)
+        posted.extend(where for how, where in server.received if how == "POST" and where.endswith("/orders"))
+
+    server = stand.server  # type: ignore[attr-defined]
+    posted: list[str] = []
+    flattened: list[str] = []
+    with pytest.raises(Fenced):
+        paused(stand, proposal, flatten)()
+    assert [where for how, where in server.received if how == "POST" and where.endswith("/orders")] == posted
+    assert server.broken_off == 0
+    sent = [order.client_id for order in stand.market.orders if order.open]
+    ours = {row.id for row in intents(stand) if row.proposal == flattened[0]}
+    assert set(sent) == ours
+    assert len(sent) == 2
+
+
+@served
+def test_an_order_that_was_handed_over_slowly_is_cancelled_if_it_must_not_be_there(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause that nothing can see before: after the last word, while the bytes leave."""
+    stand.rebalance({"AAA": 0.4, "BBB": -0.4})
+    stand.approve(proposal := stand.proposed({"AAA": 0.2, "BBB": -0.2}))
+    seconds = {"passed": 0.0}
+    monkeypatch.setattr(stopwatch, "CLOCKS", (lambda: seconds["passed"],))
+    broker = stand.connect(stand.engine, "us")
+    submit = broker.submit
+
+    def slow(request: OrderRequest) -> Any:
+        taken = submit(request)
+        seconds["passed"] += 3600
+        accounts.halt(stand.engine, "us", "os:risk", "stop", stand.now)
+        return taken
+
+    monkeypatch.setattr(broker, "submit", slow)
+    assert execution(stand, proposal, no_checkpoint).status == "halted"
+    assert not any(order.open for order in stand.market.orders)
+    # The same, with another process that has taken over meanwhile: the order is cancelled all the same.
+    accounts.resume(stand.engine, "us", "os:risk", stand.now)
+    monkeypatch.setattr(locks, "LEASE", timedelta())
+
+    def overtaken(request: OrderRequest) -> Any:
+        taken = submit(request)
+        seconds["passed"] += 3600
+        locks.take(stand.engine, "us")
+        return taken
+
+    monkeypatch.setattr(broker, "submit", overtaken)
+    with pytest.raises(Fenced):
+        execution(stand, proposal, no_checkpoint)
+    assert len(stand.market.orders) > 2
+    assert not any(order.open for order in stand.market.orders)
 
 
 @pytest.mark.parametrize("stand", ["interactive_brokers"], indirect=True)

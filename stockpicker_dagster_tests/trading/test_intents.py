@@ -1,13 +1,44 @@
 """What was committed to is found again by its number, whatever the clocks said."""
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from stockpicker_dagster.trading import accounts, intents, ledger
 
 PRICES = {"AAA": 50.0}
+
+
+def test_an_order_that_is_sent_again_has_its_time_from_then(trading_desk: Any) -> None:
+    """Whatever the broker says of it later: patience with a limit order begins when it is really handed over."""
+    proposal = trading_desk.proposed({"AAA": 0.5}, PRICES)
+    trading_desk.approve(proposal)
+    with pytest.raises(RuntimeError):
+        trading_desk.execute(proposal, checkpoint=dies_at("after_intent"))
+
+    def sent_at() -> datetime:
+        with trading_desk.engine.connect() as connection:
+            [attempt] = intents.attempts(connection, proposal)
+        return attempt.sent_at
+
+    assert sent_at() == trading_desk.now
+    later, trading_desk.market.opened = trading_desk.now + timedelta(hours=3), False
+    assert trading_desk.execute(proposal, now=later).orders[0].status == "working"
+    assert sent_at() == later
+    trading_desk.market.opened = True
+    assert trading_desk.execute(proposal, now=later + timedelta(hours=1)).orders[0].status == "filled"
+    assert sent_at() == later
+
+
+def dies_at(step: str) -> Callable[[str], None]:
+    def die(reached: str) -> None:
+        if reached == step:
+            raise RuntimeError(step)
+
+    return die
 
 
 def test_the_newest_attempt_is_the_one_with_the_highest_number_even_after_a_clock_was_set_back(

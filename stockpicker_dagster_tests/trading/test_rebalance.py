@@ -189,9 +189,54 @@ def test_longs_are_fractional_where_the_broker_holds_fractions_and_shorts_never(
 
 
 def test_lots_are_kept_whole() -> None:
-    venue = Venue(lots={"AAA": Decimal(100)})
-    plan = plan_orders({"AAA": Decimal("0.5")}, {"AAA": Decimal(7)}, {}, EQUITY, EXACT, venue)
+    policy = replace(EXACT, lots={"AAA": Decimal(100)})
+    plan = plan_orders({"AAA": Decimal("0.5")}, {"AAA": Decimal(7)}, {}, EQUITY, policy)
     assert [order.quantity for order in plan.orders] == [7100]  # 7142 asked; 7200 is farther off than 7100
+    # What is held beside whole lots goes when all of it does, and by itself never.
+    held = {"AAA": Decimal(7130)}
+    assert plan_orders({"AAA": Decimal("0.5")}, {"AAA": Decimal(7)}, held, EQUITY, policy).orders == ()
+    [sale] = plan_orders({"AAA": Decimal("0.4")}, {"AAA": Decimal(7)}, held, EQUITY, policy).orders
+    assert sale.quantity == 1400
+    assert [o.quantity for o in plan_orders({}, {"AAA": Decimal(7)}, held, EQUITY, policy).orders] == [7130]
+    turned = plan_orders({"AAA": Decimal("-0.1")}, {"AAA": Decimal(7)}, held, EQUITY, policy)
+    assert [(o.side, o.quantity) for o in turned.orders] == [("sell", 7130), ("short", 1400)]
+
+
+def test_a_short_on_its_way_to_a_long_in_fractions_is_covered_in_whole_shares() -> None:
+    """Half of the way is 95 and a half shares; brokers take no fractions of shorts."""
+    policy, venue = replace(EXACT, turnover_cap=Decimal("0.955")), Venue(fractional_longs=True)
+    held, prices = {"AAA": Decimal(-100)}, {"AAA": Decimal(1000)}
+    [cover] = plan_orders({"AAA": Decimal("0.91")}, prices, held, EQUITY, policy, venue).orders
+    assert (cover.side, cover.quantity) == ("cover", Decimal(95))
+
+
+lots_ = st.builds(
+    lambda lot, lots: {"lot": Decimal(lot), "lots": {name: Decimal(size) for name, size in lots.items()}},
+    st.sampled_from([1, 10, 100]),
+    st.dictionaries(st.sampled_from(NAMES), st.sampled_from([1, 5, 100]), max_size=len(NAMES)),
+)
+
+
+@given(weights, prices_, holdings_, policies, lots_, st.one_of(st.none(), st.decimals("0.05", 2, places=2)), bounds_)
+@settings(max_examples=50, deadline=None)
+def test_every_order_is_whole_lots_or_closes_all_that_is_held(
+    targets: D, prices: D, holdings: D, policy: Policy, lots: dict, cap: Decimal | None, most: D
+) -> None:
+    policy = replace(policy, turnover_cap=cap, **lots)
+    bounds = replace(NO_OTHER_BOUND, opening_shares=most)
+    for venue in (Venue(), Venue(fractional_longs=True)):
+        for within in (None, bounds):
+            plan = plan_orders(targets, prices, holdings, EQUITY, policy, venue, bounds=within)
+            book = after(plan, holdings)
+            for order in plan.orders:
+                lot, held = policy.lot_of(order.symbol), holdings.get(order.symbol, Decimal(0))
+                if lot == 1 and venue.fractional_longs and order.side in ("buy", "sell"):
+                    continue
+                closes = order.phase == "reductions" and order.quantity == abs(held)
+                assert closes or order.quantity % lot == 0, order
+            gross = sum((o.notional for o in plan.orders), Decimal(0))
+            assert cap is None or gross <= cap * EQUITY
+            assert all(book[symbol] * targets.get(symbol, 0) >= 0 for symbol in book if symbol not in holdings)
 
 
 def test_names_with_orders_at_work_are_left_alone() -> None:
@@ -276,7 +321,16 @@ def test_figures_that_cannot_be_are_refused(prices: D, holdings: D, equity: Deci
         plan_orders({}, prices, holdings, equity, EXACT)
 
 
-@pytest.mark.parametrize("wrong", [{"cash_buffer": Decimal(1)}, {"no_trade_band": Decimal(-1)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cash_buffer": Decimal(1)},
+        {"no_trade_band": Decimal(-1)},
+        {"lot": Decimal(0)},
+        {"lot": Decimal("1.5")},
+        {"lots": {"AAA": Decimal(-1)}},
+    ],
+)
 def test_a_policy_that_cannot_be_is_refused(wrong: D) -> None:
-    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+    with pytest.raises(InvalidInput, match=next(iter(wrong)).removesuffix("s")):
         Policy(**wrong)

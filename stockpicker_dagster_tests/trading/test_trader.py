@@ -34,7 +34,7 @@ from stockpicker_dagster.trading.trader_reports import TraderReport, trader_of
 from stockpicker_dagster_tests.trading.brokers.alpaca_server import AlpacaServer
 from stockpicker_dagster_tests.trading.brokers.exchange import TUESDAY
 from stockpicker_dagster_tests.trading.people.conftest import cheap_hashes
-from stockpicker_dagster_tests.trading.stands import CALENDAR, AlpacaStand
+from stockpicker_dagster_tests.trading.stands import CALENDAR, WEDNESDAY, AlpacaStand
 
 __all__ = ["cheap_hashes"]
 
@@ -417,6 +417,55 @@ def test_a_trader_killed_at_any_instant_is_taken_up_by_the_next_one(stand: Alpac
         stand.market.advance(minutes=3)
         trader(stand).serve(rounds=2)
         stand.fill_all()
+    assert load(stand.engine, proposal).state == "executed"
+    assert stand.books() == stand.market.positions
+    assert_sent_once(stand)
+
+
+def _serve_and_stand_still(url: str, stand: AlpacaStand, orders: int) -> None:
+    """Serves, and stands still between committing to so many orders and sending the last of them."""
+    stand.engine = open_database(url)
+    pausing = trader(stand)
+    left = orders
+
+    def stop(reached: str) -> None:
+        nonlocal left
+        left -= reached == "after_intent"
+        if reached == "after_intent" and not left:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            # Its clock is right again at once; one that was wrong would be reason enough to send nothing.
+            stand.market.advance(minutes=9)
+
+    pausing._step = stop  # type: ignore[method-assign]
+    # Nothing else in this process looks after its lock.
+    pausing._beat = lambda *_: None  # type: ignore[method-assign]
+    pausing.serve(rounds=1)
+
+
+def test_a_trader_that_stood_still_sends_nothing_once_another_has_taken_over(
+    stand: AlpacaStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real process, stopped with an order in its hand while the next one brings the basket to its end."""
+    stand.rebalance(BOOK)
+    proposal = approved(stand, {"AAA": 0.2, "BBB": -0.2})
+    url = str(stand.engine.url)
+    stand.engine.dispose()
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=_serve_and_stand_still, args=(url, stand, 2), daemon=True)
+    child.start()
+    assert child.pid is not None
+    assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
+    monkeypatch.setattr(locks, "LEASE", timedelta())
+    for _ in range(3):
+        stand.market.advance(minutes=3)
+        trader(stand).serve(rounds=1)
+    posted = stand.server.count("POST", "/v2/orders")
+    os.kill(child.pid, signal.SIGCONT)
+    child.join(30)
+    assert child.exitcode == 1  # `Fenced`, out of the process
+    assert stand.server.count("POST", "/v2/orders") == posted
+    stand.market.open_session(WEDNESDAY)
+    trader(stand).serve(rounds=2)
     assert load(stand.engine, proposal).state == "executed"
     assert stand.books() == stand.market.positions
     assert_sent_once(stand)

@@ -4,8 +4,8 @@ An adapter translates; it never decides, never sends an order twice by itself, a
 order". What a venue can do is in `capabilities`; each adapter is a file or folder beside this one.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal, Protocol, runtime_checkable
@@ -27,6 +27,7 @@ __all__ = [
     "Capabilities",
     "Clock",
     "Fill",
+    "LastWord",
     "Lookup",
     "Movement",
     "OrderRequest",
@@ -35,6 +36,7 @@ __all__ = [
     "Rejected",
     "Submission",
     "Unknown",
+    "last_refusal",
     "not_sent",
     "order_under_id",
     "refusal_of",
@@ -49,6 +51,10 @@ Borrow = Literal["easy", "hard", "none", "unknown"]
 """Whether shares can be borrowed to sell short: readily, at a price or by arrangement, not at all, or not known."""
 
 
+LastWord = Callable[[], str | None]
+"""Asked right before something leaves for the broker: why it must not, or None. It may raise, which stops it."""
+
+
 class BrokerUnavailable(StockPickerError):
     """The broker did not answer a question, or answered what cannot be read. Nothing was sent by asking."""
 
@@ -60,7 +66,8 @@ class OrderRequest:
     `limit_price`, in currency, goes with order type `limit` and with no other. From `not_after` on (None: no bound) it
     is not sent any more, however long the adapter had to wait. `sent_before` is False only where this intent certainly
     was never handed to a broker before: then an order that is not sent is `Rejected`, and else it stays `Unknown`,
-    because an earlier request may have arrived.
+    because an earlier request may have arrived. `last_word` is asked before the order leaves, as late as the adapter
+    can: between the decision to send it and that moment it may have waited, or the process may have stood still.
     """
 
     client_order_id: str
@@ -77,6 +84,7 @@ class OrderRequest:
     limit_price: Decimal | None = None
     not_after: datetime | None = None
     sent_before: bool = True
+    last_word: LastWord | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,12 @@ class Unknown:
 def not_sent(request: OrderRequest, reason: str) -> "Rejected | Unknown":
     """The answer where the request was not sent this time: a refusal only if it was never sent before either."""
     return Unknown(f"not sent this time: {reason}") if request.sent_before else Rejected(reason, "not sent")
+
+
+def last_refusal(request: OrderRequest) -> "Rejected | Unknown | None":
+    """The answer where the last word on the request is that it must not be sent; None if it may."""
+    why = request.last_word() if request.last_word is not None else None
+    return None if why is None else not_sent(request, why)
 
 
 def refusal_of(able: Capabilities, request: OrderRequest) -> str | None:
@@ -247,7 +261,9 @@ class Broker(Protocol):
         """What became of the order under this id. Never raises for a broker that is silent: that is `Unknown`."""
 
     def submit(self, request: OrderRequest) -> Submission:
-        """Sends one order, in one request. Under an id that the broker has already, the answer is the order it has.
+        """Sends one order, in one request, if the request's last word is not against it at that very moment.
+
+        Under an id that the broker has already, the answer is the order it has.
 
         `Rejected` only where there certainly is no order; an error raised out of here leaves the outcome unknown.
         """

@@ -30,6 +30,7 @@ from stockpicker_dagster.trading.brokers import (
 from stockpicker_dagster.trading.brokers.wire import Answer, NoAnswer, NotSent, Wire
 
 ZERO = Decimal(0)
+LATE = "it reached the broker after it had expired"
 
 
 class OnlineBroker(ABC):
@@ -98,14 +99,19 @@ class OnlineBroker(ABC):
         except BrokerUnavailable as error:
             return not_sent(request, str(error))
         try:
-            answer = self._wire.send("POST", path, body, not_after=request.not_after)
+            answer = self._wire.send("POST", path, body, not_after=request.not_after, last_word=request.last_word)
         except NotSent as error:
             return not_sent(request, str(error))
         except NoAnswer as error:
             return Unknown(f"{error}; the order may be at the broker")
         finally:
             self._has_sent()
-        return self._outcome(answer, request)
+        outcome = self._outcome(answer, request)
+        if not (answer.succeeded and self._arrived_late(request)):
+            return outcome
+        # By the broker's own clock: whatever held it up, or whatever our clock says, it must not be worked on.
+        cancelled = self.cancel(request.client_order_id, LATE)
+        return cancelled if isinstance(cancelled, BrokerOrder) else outcome
 
     def cancel(self, client_order_id: str, reason: str) -> Lookup:
         """See `Broker.cancel`."""
@@ -120,6 +126,11 @@ class OnlineBroker(ABC):
         if isinstance(after, BrokerOrder) and after.status == "cancelled":
             return BrokerOrder(**{**vars(after), "reason": reason})
         return after
+
+    def _arrived_late(self, request: OrderRequest) -> bool:
+        """Whether the broker's last answer, by its own date, came after the order had expired."""
+        served_at, not_after = self._wire.served_at, request.not_after
+        return served_at is not None and not_after is not None and served_at >= not_after
 
     def _out_of_time(self, request: OrderRequest) -> str | None:
         """Why it cannot be sent now, although it could at another time."""

@@ -29,6 +29,7 @@ from stockpicker_dagster.trading.brokers import (
     Quote,
     Rejected,
     Submission,
+    last_refusal,
     order_under_id,
     refusal_of,
 )
@@ -132,6 +133,9 @@ class PaperBroker:
             known = self._order(connection, request.client_order_id)
             if known is not None:
                 return order_under_id(_answer(known), request)
+            # With the account's row in hand: nobody takes the account over, or ends its proposal, before the commit.
+            if (refused := last_refusal(request)) is not None:
+                return refused
             if request.side == "short" and self._borrowable(request.symbol) == "none":
                 return Rejected(f"{request.symbol} cannot be borrowed to sell it short", "borrow")
             connection.execute(

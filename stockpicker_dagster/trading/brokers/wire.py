@@ -2,8 +2,10 @@
 
 Questions are repeated with patience, because asking twice changes nothing. What changes something at the broker is sent
 in exactly one request; only an answer that says "too many requests" is followed by another, since it says that the
-request was not taken. What an answer means is the adapter's business. Credentials are in headers only, and masked in
-whatever is said about a failure.
+request was not taken. Between the decision to send it and the moment in which it leaves, a process can stand still for
+any length of time; so whether it may still be sent is asked once more when the connection is there and its body is all
+that is missing, and an answer to that is good for a second. What an answer means is the adapter's business. Credentials
+are in headers only, and masked in whatever is said about a failure.
 """
 
 import json
@@ -23,9 +25,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from stockpicker_dagster.errors import InvalidInput, StockPickerError
-from stockpicker_dagster.trading.brokers import BrokerUnavailable
+from stockpicker_dagster.trading.brokers import BrokerUnavailable, LastWord
+from stockpicker_dagster.trading.stopwatch import Stopwatch
 
 TOO_MANY = 429
+GOOD_FOR_S = 1.0
+"""For how long the last word that something may be sent is good; where asking took longer, it is asked again."""
+_ASKED_AT_MOST = 3
 _LONGEST_BODY = 64 * 1024 * 1024
 _MINUTE = 60.0
 
@@ -120,6 +126,8 @@ class Wire:
         self._pace = pace or Pace(None)
         self._wait = wait
         self._now = now
+        self.served_at: datetime | None = None
+        """The server's time, in UTC, by its last answer; None where that did not say."""
         timeouts = httpx.Timeout(patience.read, connect=patience.connect)
         self._client = httpx.Client(timeout=timeouts, verify=verify, follow_redirects=False)
 
@@ -162,15 +170,16 @@ class Wire:
         *,
         urgent: bool = False,
         not_after: datetime | None = None,
+        last_word: LastWord | None = None,
     ) -> Answer:
         """What changes something, in one request. Refused as one too many (429), it is sent again after a while.
 
-        Raises `NotSent` where it certainly did not reach the broker, also because `not_after` came while waiting, and
-        `NoAnswer` where nobody knows. `urgent` may use the reserve of the pace.
+        Raises `NotSent` where it certainly did not reach the broker, also because `not_after` came while waiting or the
+        `last_word` was no, and `NoAnswer` where nobody knows. `urgent` may use the reserve of the pace.
         """
         waited, attempt = 0.0, 0
         while True:
-            answer = self._paced(method, path, body=body, urgent=urgent, not_after=not_after)
+            answer = self._paced(method, path, body=body, urgent=urgent, not_after=not_after, last_word=last_word)
             if answer.status != TOO_MANY:
                 return answer
             pause = self._pause(attempt, answer.retry_after)
@@ -195,23 +204,36 @@ class Wire:
         body: Mapping[str, Any] | None = None,
         urgent: bool = False,
         not_after: datetime | None = None,
+        last_word: LastWord | None = None,
     ) -> Answer:
         while pause := self._pace.wait_needed(urgent):
             self._wait(min(pause, 1.0))
-        if not_after is not None and self._now() >= not_after:
-            raise NotSent(f"not sent: it was to be sent before {not_after:%Y-%m-%d %H:%M:%S} UTC")
-        return self._once(method, path, params, body)
-
-    def _once(self, method: str, path: str, params: Mapping[str, Any] | None, body: Mapping[str, Any] | None) -> Answer:
-        deadline = time.monotonic() + self._patience.whole
         given = {key: value for key, value in (params or {}).items() if value is not None}
+        request = {"method": method, "url": self.base_url + path, "params": given or None}
+        if not_after is None and last_word is None:
+            return self._once({**request, "json": body, "headers": self._headers})
+
+        def refuse() -> None:
+            if not_after is not None and self._now() >= not_after:
+                raise NotSent(f"not sent: it was to be sent before {not_after:%Y-%m-%d %H:%M:%S} UTC")
+            if last_word is not None and (why := last_word()) is not None:
+                raise NotSent(why)
+
+        refuse()
+        content = json.dumps(body, allow_nan=False).encode()
+        # Without its length, a body that comes in pieces would be sent in chunks, which gateways like less.
+        headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(len(content))}
+        return self._once({**request, "content": _at_the_last_moment(content, refuse), "headers": headers})
+
+    def _once(self, asked: Mapping[str, Any]) -> Answer:
+        deadline = time.monotonic() + self._patience.whole
         with self._told_apart():
-            request = self._client.build_request(
-                method, self.base_url + path, params=given or None, json=body, headers=self._headers
-            )
+            request = self._client.build_request(**asked)
             response = self._client.send(request, stream=True)
             try:
-                return self._read(response, deadline)
+                answer = self._read(response, deadline)
+                self.served_at = answer.served_at
+                return answer
             finally:
                 response.close()
 
@@ -240,6 +262,20 @@ class Wire:
         if said is not None:
             return min(said, patience.longest_wait) + jitter * patience.first_wait
         return float(min(patience.longest_wait, patience.first_wait * 2.0**attempt) * (1.0 - 0.5 * jitter))
+
+
+def _at_the_last_moment(content: bytes, refuse: Callable[[], None]) -> Iterator[bytes]:
+    """The body of a request, handed out when it is about to be written, if nothing is against it then.
+
+    Headers without their body are no request that a server acts on.
+    """
+    for _ in range(_ASKED_AT_MOST):
+        watch = Stopwatch()
+        refuse()
+        if watch.seconds() <= GOOD_FOR_S:
+            yield content
+            return
+    raise NotSent("not sent: this process stands still again and again while it asks whether it may still send")
 
 
 def on_this_machine(url: str) -> bool:

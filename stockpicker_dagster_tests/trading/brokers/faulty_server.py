@@ -54,6 +54,8 @@ class FaultyServer:
         self.received: list[tuple[str, str]] = []
         self.skew = 0.0
         """Seconds by which the server's clock is ahead."""
+        self.broken_off = 0
+        """How many requests ended before their body did."""
         self._lock = threading.Lock()
         self.release = threading.Event()
         outer = self
@@ -119,6 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length) if length else b""
+        if len(raw) < length:
+            # A request that was broken off is none.
+            server.broken_off += 1
+            self.close_connection = True
+            return
         server.received.append((self.command, parts.path))
         fault = server.take_fault(self.command, parts.path)
         kind = fault.kind if fault else ""

@@ -7,6 +7,7 @@ client id, the broker says what became of it; sent again, it stays one order; no
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +24,7 @@ from stockpicker_dagster.trading.brokers import (
     Rejected,
     Unknown,
 )
+from stockpicker_dagster.trading.locks import Fenced
 from stockpicker_dagster_tests.trading.brokers.exchange import EVENING, TUESDAY
 from stockpicker_dagster_tests.trading.brokers.faulty_server import AFTER, BEFORE
 from stockpicker_dagster_tests.trading.brokers.venues import CASH, VENUES, Venue
@@ -422,6 +424,41 @@ def test_an_order_held_up_beyond_its_time_is_not_sent(venue: Venue) -> None:
     late = replace(order(), not_after=EVENING, sent_before=False)
     assert isinstance(venue.broker().submit(late), Rejected)
     assert venue.orders_under("sp-1") == 0
+
+
+@every
+def test_what_the_last_word_forbids_is_not_taken(venue: Venue) -> None:
+    forbidden = replace(order(), last_word=lambda: "halted by ada", sent_before=False)
+    assert venue.broker().submit(forbidden) == Rejected("halted by ada", "not sent")
+    assert isinstance(venue.broker().submit(replace(forbidden, sent_before=True)), Unknown)
+
+    def taken_over() -> str | None:
+        raise Fenced("another process has the account")
+
+    with pytest.raises(Fenced):
+        venue.broker().submit(replace(order(), last_word=taken_over))
+    assert (venue.orders_under("sp-1"), venue.broker().find("sp-1")) == (0, Absent())
+    assert isinstance(venue.broker().submit(replace(order(), last_word=lambda: None)), BrokerOrder)
+    assert venue.orders_under("sp-1") == 1
+    # What is there already is told, whatever may be sent now.
+    if not venue.orders_path:
+        assert isinstance(venue.broker().submit(forbidden), BrokerOrder)
+
+
+@served
+def test_an_order_that_arrives_after_it_has_expired_is_cancelled_at_once(venue: Any) -> None:
+    """By the broker's clock: ours stood still with the machine, and says that there is time."""
+    held_up = replace(order(), not_after=EVENING + timedelta(minutes=10), last_word=lambda: None)
+    venue.server.clock = lambda: EVENING + timedelta(minutes=10)
+    answer = venue.broker().submit(held_up)
+    assert isinstance(answer, BrokerOrder)
+    assert (answer.status, answer.reason) == ("cancelled", "it reached the broker after it had expired")
+    assert not any(each.open for each in venue.exchange.orders)
+    venue.server.clock = lambda: EVENING + timedelta(minutes=9)
+    assert known(venue.broker(), "sp-1").status == "cancelled"
+    in_time = venue.broker().submit(replace(held_up, client_order_id="sp-2"))
+    assert isinstance(in_time, BrokerOrder)
+    assert in_time.status == "working"
 
 
 @served

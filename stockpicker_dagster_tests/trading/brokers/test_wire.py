@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.trading import stopwatch
 from stockpicker_dagster.trading.brokers import BrokerUnavailable
 from stockpicker_dagster.trading.brokers.wire import NoAnswer, NotSent, Pace, Patience, Wire
 from stockpicker_dagster_tests.trading.brokers.faulty_server import AFTER, FaultyServer
@@ -107,6 +108,64 @@ def test_a_wait_that_raises_leaves_nothing_sent(server: Echo) -> None:
     server.play("429", times=None)
     with pytest.raises(RuntimeError, match="halted"):
         wire(server, wait=halted).send("POST", "/orders", {})
+    assert server.effects == 0
+
+
+@pytest.mark.parametrize(("no_at", "broken_off"), [(1, 0), (2, 1)], ids=["before", "at the last moment"])
+def test_what_the_last_word_forbids_has_no_effect(server: Echo, no_at: int, broken_off: int) -> None:
+    asked: list[int] = []
+
+    def last_word() -> str | None:
+        asked.append(server.effects)
+        return "halted by ada" if len(asked) == no_at else None
+
+    with pytest.raises(NotSent, match="halted by ada"):
+        wire(server).send("POST", "/orders", {"id": "1"}, last_word=last_word)
+    assert asked == [0] * no_at
+    # The next request, on whatever connection, is a whole one.
+    assert wire(server).send("POST", "/orders", {"id": "2"}, last_word=lambda: None).body["body"] == {"id": "2"}
+    assert (server.effects, server.broken_off) == (1, broken_off)
+
+
+def test_the_last_word_is_asked_for_every_attempt(server: Echo) -> None:
+    asked: list[int] = []
+    server.play("429", times=2, retry_after="0")
+
+    def last_word() -> str | None:
+        asked.append(server.count("POST"))
+        return None if server.count("POST") < 2 else "expired"
+
+    with pytest.raises(NotSent, match="expired"):
+        wire(server, patience=Patience(first_wait=0.01)).send("POST", "/orders", {}, last_word=last_word)
+    assert asked == [0, 0, 1, 1, 2]
+    assert server.effects == 0
+
+
+def test_a_process_that_stood_still_while_it_asked_asks_again(server: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was true before a pause is not believed after it: of the clocks, one that runs through it is enough."""
+    hours, asked = {"passed": 0.0}, []
+    monkeypatch.setattr(stopwatch, "CLOCKS", (lambda: 7.0, lambda: hours["passed"] * 3600))
+
+    def last_word() -> str | None:
+        asked.append(hours["passed"])
+        if len(asked) == 2:
+            hours["passed"] += 1
+        return "expired" if asked[-1] else None
+
+    with pytest.raises(NotSent, match="expired"):
+        wire(server).send("POST", "/orders", {}, last_word=last_word)
+    assert (asked, server.effects) == ([0, 0, 1], 0)
+
+
+def test_a_process_that_stands_still_every_time_sends_nothing(server: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = {"passed": 0.0}
+    monkeypatch.setattr(stopwatch, "CLOCKS", (lambda: hours["passed"] * 3600,))
+
+    def last_word() -> None:
+        hours["passed"] += 1
+
+    with pytest.raises(NotSent, match="stands still again and again"):
+        wire(server).send("POST", "/orders", {}, last_word=last_word)
     assert server.effects == 0
 
 

@@ -248,7 +248,7 @@ class InteractiveBrokers(OnlineBroker):
                 if not set(asked) <= self._answered_yes:
                     return self._declined(entry, asked, request)
                 try:
-                    answer = self._reply(entry, confirmed=True, not_after=request.not_after)
+                    answer = self._reply(entry, confirmed=True, request=request)
                 except (NotSent, NoAnswer) as error:
                     return Unknown(f"{error} to our reply; the order may be at the broker")
                 continue
@@ -272,7 +272,7 @@ class InteractiveBrokers(OnlineBroker):
         text = " ".join(str(line) for line in said) if isinstance(said, list) else str(said)
         reason = f"Interactive Brokers warns ({', '.join(asked)}): {self._wire.masked(text.strip())}"
         try:
-            answer = self._reply(entry, confirmed=False, not_after=None)
+            answer = self._reply(entry, confirmed=False)
         except (NotSent, NoAnswer) as error:
             return Unknown(f"{reason}; declined, but {error}")
         told = answer.body.get("error") if isinstance(answer.body, dict) else None
@@ -280,10 +280,12 @@ class InteractiveBrokers(OnlineBroker):
             return Rejected(f"{reason}; such warnings are answered with no", asked[0])
         return Unknown(f"{reason}; declined, and the answer to that is not clear")
 
-    def _reply(self, entry: Mapping[str, Any], *, confirmed: bool, not_after: datetime | None) -> Answer:
+    def _reply(self, entry: Mapping[str, Any], *, confirmed: bool, request: OrderRequest | None = None) -> Answer:
+        """The answer to our answer; to confirm is to send the order, and is as late as that."""
         path = f"/iserver/reply/{quoted(str(entry['id']), safe='')}"
+        not_after, last_word = (None, None) if request is None else (request.not_after, request.last_word)
         try:
-            return self._wire.send("POST", path, {"confirmed": confirmed}, not_after=not_after)
+            return self._wire.send("POST", path, {"confirmed": confirmed}, not_after=not_after, last_word=last_word)
         finally:
             self._has_sent()
 

@@ -31,6 +31,7 @@ from stockpicker_dagster.trading.brokers import (
     Quote,
     Rejected,
     Submission,
+    last_refusal,
     order_under_id,
 )
 
@@ -114,6 +115,8 @@ class TicketBroker:
             known = self._row(connection, request.client_order_id)
             if known is None and request.not_after is not None and self._now() >= request.not_after:
                 return Rejected(f"it was to be sent before {request.not_after:%Y-%m-%d %H:%M:%S} UTC", "not sent")
+            if known is None and (refused := last_refusal(request)) is not None:
+                return refused
             if known is None:
                 connection.execute(
                     insert(ledger.ticket_orders).values(
