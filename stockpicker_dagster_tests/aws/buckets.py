@@ -1,9 +1,10 @@
 """Buckets for tests, and what is in them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from stockpicker_dagster.storage.aws.clients import client
-from stockpicker_dagster_tests.aws.fixtures import REGION
+from stockpicker_dagster_tests.aws.fixtures import ACCOUNT, REGION
 
 
 def make_bucket(name: str) -> Any:
@@ -11,6 +12,15 @@ def make_bucket(name: str) -> Any:
     s3 = client("s3")
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     return s3
+
+
+def fill(bucket: str, contents: Mapping[str, bytes]) -> None:
+    """Puts objects straight into the emulator of this process, which takes a hundredth of the time of requests."""
+    from moto.backends import get_backend
+
+    backend = get_backend("s3")[ACCOUNT]["aws"]
+    for key, content in contents.items():
+        backend.put_object(bucket, key, content)
 
 
 def objects(s3: Any, bucket: str, prefix: str = "", hidden: bool = False) -> dict[str, bytes]:

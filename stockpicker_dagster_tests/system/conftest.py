@@ -6,6 +6,8 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster_tests.system.pipelines import (
+    CALENDAR,
+    DAILY_FROM,
     END,
     EVENING,
     START,
@@ -32,6 +34,16 @@ def whole_run(price_file: Path, tmp_path_factory: pytest.TempPathFactory, short_
     """The strategy of `files_form` over the whole market, each asset in one run. Tests read it, or copy it."""
     pipeline = Pipeline(tmp_path_factory.mktemp("whole"), {"momentum": files_form(price_file)})
     pipeline.run(START, END)
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def eve_run(tmp_path_factory: pytest.TempPathFactory, short_features: None) -> Pipeline:
+    """The same on a file that ends before `DAILY_FROM`: a past from which days go on. Tests read it, or copy it."""
+    folder, eve = tmp_path_factory.mktemp("eve"), CALENDAR.previous_session(DAILY_FROM)
+    market_rows().filter(pl.col("date") <= eve).write_csv(folder / "prices.csv")
+    pipeline = Pipeline(folder / "home", {"momentum": files_form(folder / "prices.csv")})
+    pipeline.run(START, eve)
     return pipeline
 
 

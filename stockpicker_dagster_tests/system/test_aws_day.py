@@ -11,7 +11,7 @@ from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.settings import aws_settings
 from stockpicker_dagster.storage.deployment import Deployment
 from stockpicker_dagster.training.platforms.sagemaker import SageMakerPlatform
-from stockpicker_dagster_tests.aws.buckets import objects
+from stockpicker_dagster_tests.aws.buckets import fill, objects
 from stockpicker_dagster_tests.aws.faulty_proxy import FaultyProxy
 from stockpicker_dagster_tests.aws.working_sagemaker import WorkingSageMaker
 from stockpicker_dagster_tests.system.pipelines import (
@@ -52,11 +52,11 @@ def test_a_strategy_trains_is_deployed_scores_and_is_deleted_by_one_setting(
     s3, hub = _hub()
     here = stored_files(whole_run.lake)
     collected = [f"{table}/year=" for table in (*whole_run.collecting, "hand_made/delistings", "hand_made/quarantine")]
-    for name, content in here.items():
-        if name.startswith((*collected, "momentum/predictions/year=", "momentum/backtest_metrics")):
-            s3.put_object(Bucket=hub, Key=f"lake/{name}", Body=content)
-    for day in CALENDAR.sessions(FIRST, END):
-        s3.delete_object(Bucket=hub, Key=f"lake/momentum/predictions/year=2023/{day}.parquet")
+    lacking = [f"momentum/predictions/year=2023/{day}.parquet" for day in CALENDAR.sessions(FIRST, END)]
+    past = [
+        name for name in here if name.startswith((*collected, "momentum/predictions/year=")) and name not in lacking
+    ]
+    fill(hub, {f"lake/{name}": here[name] for name in past})
 
     # The very form that ran on this machine, which names no platform.
     pipeline = Pipeline(tmp_path / "home", whole_run.forms)
@@ -77,6 +77,9 @@ def test_a_strategy_trains_is_deployed_scores_and_is_deleted_by_one_setting(
     assert len(compared) > 20
     assert differing_files(compared, {name: there[name] for name in there if name.startswith(made)}) == []
     assert not (tmp_path / "home" / "training").exists()
+    training = objects(s3, aws_settings().data_for_training)
+    assert [name for name in training if name.startswith("staged/") or "/inputs/" in name] == []
+    assert any(name.startswith("custom-models/research/") and name.endswith("/metadata.json") for name in training)
 
 
 def test_the_shipped_strategies_follow_the_setting_and_one_that_names_its_platform_does_not(

@@ -37,9 +37,10 @@ BUCKET = f"stockpicker-company-data-hub-{ACCOUNT}-{REGION}"
 
 @pytest.fixture
 def hub(aws: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The deployment `aws` with its bucket, and S3's client."""
+    """The deployment `aws` with its bucket, whose models are trained on this machine, and S3's client."""
     s3 = make_bucket(BUCKET)
     monkeypatch.setenv("STOCKPICKER_DEPLOYMENT", "aws")
+    monkeypatch.setenv("STOCKPICKER_TRAINING_PLATFORM", "local")
     return s3
 
 
@@ -95,6 +96,7 @@ def test_no_run_can_redirect_the_lake_on_s3(hub: Any, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_quickstart_on_s3_leaves_the_lake_of_the_quickstart_on_disk(
     hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ from sqlalchemy.exc import ProgrammingError
 from stockpicker_dagster.cli import main
 from stockpicker_dagster.home import PROJECT_ROOT
 from stockpicker_dagster_tests.conftest import _free_port, _postgres_binaries, _postgres_server, require
+from stockpicker_dagster_tests.system.test_secrets import SECRETS
 
 COMPOSE = (PROJECT_ROOT / "compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
@@ -116,10 +117,25 @@ def test_the_key_that_signs_and_each_role_of_the_database_are_where_they_belong(
     # What a trader holds, nobody else does: no shared folder, and credentials in a file of its own.
     shared = {each.split(":")[0] for name, service in OURS.items() if name != "trader" for each in service["volumes"]}
     assert {each.split(":")[0] for each in OURS["trader"]["volumes"]} & shared == set()
-    file = {"path": "trader.env", "required": False}
-    with_credentials = [name for name, service in SERVICES.items() if file in service.get("env_file", [])]
-    assert with_credentials == ["trader"]
     assert SERVICES["trader"]["profiles"] == ["live"]
+
+
+def test_each_service_reads_the_files_that_the_page_names_and_no_others() -> None:
+    page = (PROJECT_ROOT / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `(\w+\.env)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    said = {file: set(re.findall(r"`(\w+)`", readers)) for file, readers, _ in rows}
+    read: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for each in service.get("env_file", []):
+            assert each["required"] is False
+            read.setdefault(each["path"], set()).add(name)
+    assert read == said
+    assert read["trader.env"] == {"trader"}
+    assert read["code.env"] & read["console.env"] == set()
+    # Every secret has its file, and who must not know it does not read that.
+    of_file = {name: file for file, _, holds in rows for name in re.findall(r"`([A-Z_]+)`", holds)}
+    assert {of_file[name] for name in ("STOCKPICKER_OIDC_CLIENT_SECRET", "STOCKPICKER_PROXY_SECRET")} == {"console.env"}
+    assert {name for name in SECRETS if name not in of_file} == set()
 
 
 def test_no_password_is_in_the_file_and_none_has_a_default() -> None:

@@ -6,7 +6,7 @@ compared byte for byte.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -118,26 +118,54 @@ def test_the_changed_future_is_seen_where_it_should_be(whole_run: Pipeline, with
 # Backfill equals daily
 
 
-@pytest.fixture(scope="module")
-def daily_run(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """The market lived through: the file grows by one day each evening, and that day is run."""
-    folder = tmp_path_factory.mktemp("daily")
+ALONE = {SPLIT[1], DIVIDEND[1], SPLIT_WITH_DIVIDEND[1], LISTED[1], LAST_TRADED[1], CALENDAR.offset(LAST_TRADED[1], 10),
+         date(2022, 12, 30), date(2023, 1, 3), date(2023, 1, 13), END}  # fmt: skip
+"""Days that are run by themselves: every event's, the ends of a year, a Friday, and the last."""
+
+
+def _evenings(alone: Collection[date]) -> list[tuple[date, date]]:
+    """First and last day of each run from `DAILY_FROM` on: the days `alone`, and the quiet ones between together."""
+    runs: list[tuple[date, date]] = []
+    for day in CALENDAR.sessions(DAILY_FROM, END):
+        quiet = bool(runs) and day not in alone and runs[-1][1] not in alone
+        runs[-1:] = [(runs[-1][0], day)] if quiet else [*runs[-1:], (day, day)]
+    return runs
+
+
+def _lived_through(eve: Pipeline, folder: Path, alone: Collection[date]) -> Pipeline:
+    """The market after its eve: the file grows, and what is new in it is run that evening."""
     path, rows = folder / "prices.csv", market_rows()
-    pipeline = Pipeline(folder / "home", {"momentum": files_form(path)})
-    eve = CALENDAR.previous_session(DAILY_FROM)
-    rows.filter(pl.col("date") <= eve).write_csv(path)
-    pipeline.run(START, eve)
+    pipeline = Pipeline(eve.copied_to(folder / "home").root, {"momentum": files_form(path)})
     with pytest.MonkeyPatch.context() as patch:
         # Pictures for Dagster's pages are no part of the lake, and take a fifth of a day's run.
         patch.setattr(metadata, "_picture", lambda *_: dg.MetadataValue.md("none"))
-        for day in CALENDAR.sessions(DAILY_FROM, END):
-            rows.filter(pl.col("date") <= day).write_csv(path)
-            pipeline.materialize((*pipeline.collecting, *pipeline.serving), day)
+        for first, last in _evenings(alone):
+            rows.filter(pl.col("date") <= last).write_csv(path)
+            pipeline.materialize((*pipeline.collecting, *pipeline.serving), first, last)
     return pipeline
 
 
+@pytest.fixture(scope="module")
+def daily_run(eve_run: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return _lived_through(eve_run, tmp_path_factory.mktemp("daily"), ALONE)
+
+
+@pytest.mark.long
+def test_every_single_day_run_alone_leaves_the_files_of_one_run(
+    whole_run: Pipeline, eve_run: Pipeline, tmp_path: Path
+) -> None:
+    days = CALENDAR.sessions(DAILY_FROM, END)
+    assert _evenings(days) == [(day, day) for day in days]
+    lived = _lived_through(eve_run, tmp_path, days)
+    of_days = [stored_files(pipeline.lake, lambda name: "/year=" in name) for pipeline in (whole_run, lived)]
+    assert differing_files(*of_days) == []
+
+
 def test_days_run_one_by_one_leave_the_files_of_one_run(whole_run: Pipeline, daily_run: Pipeline) -> None:
+    evenings = _evenings(ALONE)
     assert CALENDAR.count(DAILY_FROM, END) >= 30
+    assert {first for first, last in evenings if first == last} >= ALONE
+    assert any(first < last for first, last in evenings)
     one, other = (stored_files(pipeline.lake, lambda name: "/year=" in name) for pipeline in (whole_run, daily_run))
     assert len(one) == len(whole_run.daily_tables) * (1 + CALENDAR.count(date(2023, 1, 1), END))
     assert differing_files(one, other) == []

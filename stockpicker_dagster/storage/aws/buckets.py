@@ -10,11 +10,14 @@ from typing import Any
 
 from stockpicker_dagster.storage.aws.clients import client, endpoint_is_plain_http
 from stockpicker_dagster.storage.aws.errors import AwsRefusal, asking, code_of
-from stockpicker_dagster.storage.aws.settings import CUSTOM_MODELS, AwsSettings
+from stockpicker_dagster.storage.aws.settings import CUSTOM_MODELS, STAGED, AwsSettings
 from stockpicker_dagster.storage.aws.steps import Step
 
 NONCURRENT_DAYS = 30
 """How long a version that was replaced or deleted can still be brought back."""
+
+STAGED_DAYS = 7
+"""How long what a job is given stays where the work is given up."""
 
 _PUBLIC_ACCESS = {
     "BlockPublicAcls": True,
@@ -36,6 +39,13 @@ _LIFECYCLE = [
         "NoncurrentVersionExpiration": {"NoncurrentDays": NONCURRENT_DAYS},
     },
 ]
+_STAGED_EXPIRE = {
+    "ID": "stockpicker-expire-staged",
+    "Status": "Enabled",
+    "Filter": {"Prefix": f"{STAGED}/"},
+    "Expiration": {"Days": STAGED_DAYS},
+}
+"""What was brought for jobs that nobody came back to; every version of it goes by the rules above."""
 _UNSET = (
     "NoSuchPublicAccessBlockConfiguration",
     "OwnershipControlsNotFoundError",
@@ -50,7 +60,8 @@ def bucket_steps(settings: AwsSettings) -> Iterator[Step]:
     """Everything that makes the buckets of a deployment what they have to be."""
     folders = {
         settings.company_data_hub: (f"{settings.lake_prefix}/",),
-        settings.data_for_training: (f"{CUSTOM_MODELS}/", "jobs/", "staged/"),
+        # Of what is staged nothing stays, a mark of the folder neither.
+        settings.data_for_training: (f"{CUSTOM_MODELS}/", "jobs/"),
     }
     for bucket, names in folders.items():
         yield from _Bucket(settings, bucket).steps(names)
@@ -63,6 +74,7 @@ class _Bucket:
         self.settings = settings
         self.name = name
         self.s3 = client("s3")
+        self.lifecycle = [*_LIFECYCLE, *([_STAGED_EXPIRE] if name == settings.data_for_training else [])]
         self.of = {"Bucket": name, "ExpectedBucketOwner": settings.account}
 
     def steps(self, folders: tuple[str, ...]) -> Iterator[Step]:
@@ -74,8 +86,9 @@ class _Bucket:
         yield Step(f"{name}: objects are encrypted {kind}", self._encrypted, self._encrypt)
         yield Step(f"{name}: versions are kept", self._versioned, self._version)
         yield Step(
-            f"{name}: replaced versions go after {NONCURRENT_DAYS} days, broken-off uploads after 7",
-            lambda: all(rule in self._plain_rules() for rule in _LIFECYCLE),
+            f"{name}: replaced versions go after {NONCURRENT_DAYS} days, broken-off uploads after 7"
+            + (f", what is staged after {STAGED_DAYS}" if _STAGED_EXPIRE in self.lifecycle else ""),
+            lambda: all(rule in self._plain_rules() for rule in self.lifecycle),
             self._expire,
         )
         if not endpoint_is_plain_http("s3"):
@@ -170,16 +183,16 @@ class _Bucket:
 
     def _plain_rules(self) -> list[dict[str, Any]]:
         """The rules without what S3 adds to them when it gives them back."""
-        known = {name for rule in _LIFECYCLE for name in rule}
+        known = {name for rule in self.lifecycle for name in rule}
         return [{name: value for name, value in rule.items() if name in known} for rule in self._rules()]
 
     def _expire(self) -> None:
-        ours = {rule["ID"] for rule in _LIFECYCLE}
+        ours = {rule["ID"] for rule in self.lifecycle}
         rules = [rule for rule in self._rules() if rule.get("ID") not in ours]
         self._asked(
             "its lifecycle was to be set",
             "put_bucket_lifecycle_configuration",
-            LifecycleConfiguration={"Rules": [*rules, *_LIFECYCLE]},
+            LifecycleConfiguration={"Rules": [*rules, *self.lifecycle]},
         )
 
     def _tls(self) -> dict[str, Any]:

@@ -129,11 +129,14 @@ class Platform(Jobs, Protocol):
     hosting_resources: dict[str, Any]
     transform_resources: dict[str, Any]
 
-    def stage(self, source: Path) -> str:
-        """The URI under which a job can read a file or a folder of this machine, brought there first if need be.
+    def stage(self, source: Path, work: str) -> str:
+        """The URI under which the jobs of `work` can read a file or a folder of this machine, brought there if need be.
 
-        Equal content gives an equal URI, and is not brought a second time.
+        Equal content gives an equal URI for the same work, and is not brought a second time. Nobody else reads it.
         """
+
+    def unstage(self, work: str) -> None:
+        """Removes what was brought for `work`, which is done. What is left otherwise goes after a week."""
 
     def store(self, location: str, content: bytes) -> None:
         """Puts one file under `output` or `custom_models`; it is there whole, or not."""

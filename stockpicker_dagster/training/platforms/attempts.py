@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stockpicker_dagster.errors import StockPickerError
 from stockpicker_dagster.training.platforms import Answer, Jobs, PlatformFailure, polling
+from stockpicker_dagster.training.platforms.attempt_memory import Memory
 from stockpicker_dagster.training.platforms.errors import already_exists, is_denied, is_missing, is_passing, refusals
 from stockpicker_dagster.training.platforms.jobs import ENDED, JobKind
 from stockpicker_dagster.training.platforms.polling import Waiting
@@ -45,6 +46,8 @@ class Work(Generic[T]):
     """So long one attempt may take, where the service itself sets no limit; it is then stopped."""
     more_time: str = "allow more"
     """What a person can do about a job that needs more time."""
+    memory: Memory | None = None
+    """How far earlier attempts have come; None: they are asked about one by one, and there may be 99 of them."""
 
 
 def outcome(
@@ -55,10 +58,15 @@ def outcome(
     A job that runs already is followed, and one that is completed is collected. Whatever interrupts the wait, such as a
     cancelled run, stops the job. Raises `PlatformFailure`, in the container's words, if the job fails.
     """
-    kind, lost = work.kind, 0
-    for attempt in range(1, _ATTEMPTS + 1):
+    kind, lost, attempt = work.kind, 0, 0
+    for _ in range(_ATTEMPTS):
+        attempt += 1
+        if attempt == 2 and work.memory is not None:
+            attempt = max(attempt, work.memory.last())
         name = work.name(attempt)
         described, own = yield from _find_or_start(platform, work, attempt, say)
+        if attempt > 1 and own and work.memory is not None:
+            work.memory.keep(attempt)
         try:
             described = yield from _follow(platform, work, name, described, heard)
         except BaseException:

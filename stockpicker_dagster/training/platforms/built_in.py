@@ -27,6 +27,7 @@ from stockpicker_dagster.research.algorithms.xgboost_model import XGBoostModel
 from stockpicker_dagster.storage.aws.clients import region
 from stockpicker_dagster.training.datasets import LABEL, read_captions
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure
+from stockpicker_dagster.training.platforms.attempt_memory import Memory
 from stockpicker_dagster.training.platforms.attempts import Work, outcome
 from stockpicker_dagster.training.platforms.built_in_images import image_uri
 from stockpicker_dagster.training.platforms.built_in_settings import FIXED, BuiltIn, validate_settings
@@ -115,7 +116,7 @@ class BuiltInTraining:
                     "DataSource": {
                         "S3DataSource": {
                             "S3DataType": "S3Prefix",
-                            "S3Uri": platform.stage(self._laid_out(channel)),
+                            "S3Uri": platform.stage(self._laid_out(channel), self.name(1, platform)),
                             "S3DataDistributionType": "FullyReplicated",
                         }
                     },
@@ -182,9 +183,10 @@ def train_built_in(platform: Platform, training: BuiltInTraining) -> BuiltInMode
         lambda attempt: training.name(attempt, platform),
         lambda attempt: training.request(platform, attempt),
         collect,
-        more_time="allow more",
+        memory=Memory(platform, training.name(1, platform)),
     )
     model, _ = wait_for(outcome(platform, work))
+    platform.unstage(training.name(1, platform))
     return model
 
 

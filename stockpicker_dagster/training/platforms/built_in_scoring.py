@@ -15,6 +15,7 @@ import polars as pl
 
 from stockpicker_dagster.storage.aws.clients import region
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure
+from stockpicker_dagster.training.platforms.attempt_memory import Memory
 from stockpicker_dagster.training.platforms.attempts import Work, outcome
 from stockpicker_dagster.training.platforms.built_in import CONTENT_TYPE, BuiltInModel, as_csv
 from stockpicker_dagster.training.platforms.built_in_images import image_uri
@@ -55,9 +56,11 @@ def score_built_in(platform: Platform, model: BuiltInModel, rows: pl.DataFrame) 
             attempted,
             lambda attempt: transform_request(platform, attempted(attempt), name, training.algorithm, given),
             collect,
+            memory=Memory(platform, name),
         )
         answer, described = wait_for(outcome(platform, work))
         platform.remove(_scores_of(platform, described["TransformJobName"]))
+        platform.unstage(name)
     finally:
         delete_model(platform, name)
         given.unlink(missing_ok=True)
@@ -85,7 +88,7 @@ def transform_request(platform: Platform, job: str, model: str, algorithm: str, 
         "BatchStrategy": "MultiRecord",
         "MaxPayloadInMB": 6,
         "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": platform.stage(given)}},
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": platform.stage(given, model)}},
             "ContentType": CONTENT_TYPE,
             "SplitType": "Line",
         },

@@ -16,6 +16,7 @@ from stockpicker_dagster.storage.lake import Bundle
 from stockpicker_dagster.training.container.train import PROGRESS
 from stockpicker_dagster.training.models import describe_model
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure
+from stockpicker_dagster.training.platforms.attempt_memory import Memory
 from stockpicker_dagster.training.platforms.attempts import Work, outcome
 from stockpicker_dagster.training.platforms.jobs import TRAINING
 from stockpicker_dagster.training.platforms.polling import Waiting, wait_for
@@ -72,9 +73,11 @@ def training(
         lambda attempt: training_request(platform, job, attempt),
         lambda described: _collect(platform, described),
         more_time=f"{hours}checkpoint",
+        memory=Memory(platform, job.name(1, platform)),
     )
     bundle, described = yield from outcome(platform, work, listen, say)
     platform.remove(checkpoints(platform, job))
+    platform.unstage(job.name(1, platform))
     return Trained(bundle, described)
 
 

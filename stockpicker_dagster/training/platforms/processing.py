@@ -31,6 +31,7 @@ from stockpicker_dagster.training.container.compute import (
     python_version,
 )
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure
+from stockpicker_dagster.training.platforms.attempt_memory import Memory
 from stockpicker_dagster.training.platforms.attempts import Work, outcome
 from stockpicker_dagster.training.platforms.jobs import PROCESSING
 from stockpicker_dagster.training.platforms.polling import wait_for
@@ -114,15 +115,17 @@ class OnPlatform:
         work = Work(
             PROCESSING,
             name,
-            lambda attempt: self._request(name(attempt), by, given),
+            lambda attempt: self._request(stem, name(attempt), by, given),
             collect,
             more_time="give it a larger instance",
+            memory=Memory(self._platform, stem),
         )
         answer, described = wait_for(outcome(self._platform, work))
         self._platform.remove(self._output(described["ProcessingJobName"]))
+        self._platform.unstage(stem)
         return answer
 
-    def _request(self, name: str, by: str, given: Path) -> dict[str, Any]:
+    def _request(self, stem: str, name: str, by: str, given: Path) -> dict[str, Any]:
         """The keyword arguments of `create_processing_job`; what the job reads is staged on the platform."""
         return {
             "ProcessingJobName": name,
@@ -139,7 +142,7 @@ class OnPlatform:
                 {
                     "InputName": "input",
                     "S3Input": {
-                        "S3Uri": self._platform.stage(given),
+                        "S3Uri": self._platform.stage(given, stem),
                         "LocalPath": "/opt/ml/processing/input",
                         "S3DataType": "S3Prefix",
                         "S3InputMode": "File",

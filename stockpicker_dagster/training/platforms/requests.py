@@ -95,7 +95,7 @@ def training_request(
                 "DataSource": {
                     "S3DataSource": {
                         "S3DataType": "S3Prefix",
-                        "S3Uri": platform.stage(path),
+                        "S3Uri": platform.stage(path, job.name(1, platform)),
                         "S3DataDistributionType": "FullyReplicated",
                     }
                 },

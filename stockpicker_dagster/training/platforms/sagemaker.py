@@ -6,23 +6,25 @@ environment; which machine they run on is the strategy's.
 """
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stockpicker_dagster.errors import InvalidInput
+from stockpicker_dagster.errors import InvalidInput, StockPickerError
 from stockpicker_dagster.home import home
 from stockpicker_dagster.storage.aws.clients import client
 from stockpicker_dagster.storage.aws.errors import code_of
 from stockpicker_dagster.storage.aws.policies import execution_role
-from stockpicker_dagster.storage.aws.settings import CUSTOM_MODELS, AwsSettings, aws_settings, on_aws
+from stockpicker_dagster.storage.aws.settings import CUSTOM_MODELS, STAGED, AwsSettings, aws_settings, on_aws
 from stockpicker_dagster.storage.places.s3 import Encryption, S3Place
 from stockpicker_dagster.training.platforms import Answer, PlatformFailure
 from stockpicker_dagster.training.platforms.cloudwatch import new_lines
 from stockpicker_dagster.training.platforms.jobs import JobKind
 from stockpicker_dagster.training.platforms.validation import validate_request
 
+_log = logging.getLogger(__name__)
 IMAGE = "STOCKPICKER_TRAINING_IMAGE"
 SUBNETS, SECURITY_GROUPS = "STOCKPICKER_AWS_SUBNETS", "STOCKPICKER_AWS_SECURITY_GROUPS"
 
@@ -66,11 +68,11 @@ class SageMakerPlatform:
         cache, encryption = home().root / "s3_cache", Encryption(settings.kms_key)
         self._places = {
             name: S3Place(client("s3"), self.bucket, name, settings.account, cache, encryption)
-            for name in ("jobs", CUSTOM_MODELS, "staged")
+            for name in ("jobs", CUSTOM_MODELS, STAGED)
         }
 
-    def stage(self, source: Path) -> str:
-        """The URI of an object, or of a folder of objects, with the content of `source`, named by that content."""
+    def stage(self, source: Path, work: str) -> str:
+        """The URI of an object, or of a folder of objects, with the content of `source`, named by work and content."""
         if not source.exists():
             raise InvalidInput(f"{source} is not there, and cannot be given to a job")
         files = sorted(source.rglob("*")) if source.is_dir() else [source]
@@ -78,12 +80,19 @@ class SageMakerPlatform:
         digest = hashlib.sha256()
         for name, content in contents.items():
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
-        at = digest.hexdigest()[:32]
-        there = self._places["staged"].listed(at)
-        self._places["staged"].write(
-            {f"{at}/{name}": content for name, content in contents.items() if name not in there}
-        )
-        return f"s3://{self.bucket}/staged/{at}/{source.name}"
+        at = f"{work}/{digest.hexdigest()[:32]}"
+        there = self._places[STAGED].listed(at)
+        self._places[STAGED].write({f"{at}/{name}": content for name, content in contents.items() if name not in there})
+        return f"s3://{self.bucket}/{STAGED}/{at}/{source.name}"
+
+    def unstage(self, work: str) -> None:
+        """Removes the objects; the bucket's lifecycle takes those of work that was given up."""
+        place = self._places[STAGED]
+        try:
+            place.remove([f"{work}/{name}" for name in place.listed(work)])
+        except StockPickerError as error:
+            # The work is done, whatever becomes of this.
+            _log.warning("what was staged for %s stays for a week: %s", work, error)
 
     def store(self, location: str, content: bytes) -> None:
         """Puts one object, whole."""

@@ -17,6 +17,7 @@ import polars as pl
 from stockpicker_dagster.training.inference import Scored, answer_columns, scored_of
 from stockpicker_dagster.training.models import StoredModel
 from stockpicker_dagster.training.platforms import Answer, Platform, PlatformFailure, polling
+from stockpicker_dagster.training.platforms.attempt_memory import Memory
 from stockpicker_dagster.training.platforms.attempts import Work, outcome
 from stockpicker_dagster.training.platforms.custom_models import ModelFolder
 from stockpicker_dagster.training.platforms.hosting import (
@@ -91,7 +92,8 @@ def _by_transform(
         output = job["TransformOutput"]["S3OutputPath"].rstrip("/")
         return _aligned(platform.fetch(f"{output}/{ROWS}.out"), rows, scoring.model.features)
 
-    work = Work(TRANSFORM, scoring.name, request, collect, MOST_SECONDS, "score fewer days at once")
+    memory = Memory(platform, name)
+    work = Work(TRANSFORM, scoring.name, request, collect, MOST_SECONDS, "score fewer days at once", memory)
     try:
         create_model(platform, scoring.model_request())
         scored, job = yield from outcome(platform, work, heard, say)

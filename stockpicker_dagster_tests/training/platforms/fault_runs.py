@@ -56,8 +56,11 @@ class FakePlatform:
         self.hosting_resources = {"InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1}
         self.transform_resources = {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1}
 
-    def stage(self, source: Path) -> str:
+    def stage(self, source: Path, work: str) -> str:
         raise AssertionError(source)
+
+    def unstage(self, work: str) -> None:
+        raise AssertionError(work)
 
     def store(self, location: str, content: bytes) -> None:
         self.service.before("store")

@@ -1,5 +1,6 @@
 """A piece of work becomes one job: never two because an answer was lost, and none that nobody watches."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from stockpicker_dagster.errors import InvalidInput
 from stockpicker_dagster.training.platforms import PlatformFailure
+from stockpicker_dagster.training.platforms.attempt_memory import Memory
 from stockpicker_dagster.training.platforms.attempts import Work, outcome
 from stockpicker_dagster.training.platforms.errors import client_error
 from stockpicker_dagster.training.platforms.jobs import TRANSFORM
@@ -37,6 +39,56 @@ class _Place(FakePlatform):
     def __init__(self, service: _Service) -> None:
         super().__init__(service)
         self.client = service
+
+
+def _used_up_once(collected: set[str], memory: Memory | None) -> Work[str]:
+    """Work whose outcome can be taken once, as where what a job left is removed after it."""
+
+    def collect(described: dict[str, Any]) -> str:
+        name = str(described["TransformJobName"])
+        if name in collected:
+            raise PlatformFailure(f"what {name} left is not there any more")
+        collected.add(name)
+        return name
+
+    return replace(_work(), collect=collect, memory=memory)
+
+
+def test_work_can_be_done_again_any_number_of_times_without_asking_about_every_time_before() -> None:
+    service, collected = _Service(), set[str]()
+    place, asked = _Place(service), list[str]()
+    service.before = asked.append
+    for time in range(1, 131):
+        asked.clear()
+        with time_of(service):
+            done, _ = wait_for(outcome(place, _used_up_once(collected, Memory(place, "job-1"))))
+        assert done == f"job-{time}"
+    assert asked.count("describe_transform_job") < 15
+    # A step that was killed finds the job that it began, be it remembered or not.
+    killed: list[Waiting[Any]] = []
+    for kept in (130, 129, 60):
+        service.storage["s3://bucket/jobs/attempts/job-1"] = f"{kept}".encode()
+        with time_of(service):
+            work = outcome(place, _used_up_once(collected, Memory(place, "job-1")))
+            next(work)
+            killed.append(work)
+            created = service.created
+            done, _ = wait_for(outcome(place, _used_up_once(collected, Memory(place, "job-1"))))
+        assert (service.created, done) == (created, f"job-{created}")
+
+
+@pytest.mark.parametrize("content", [b"", b"many", b"-3", b"2"])
+def test_a_memory_that_is_wrong_costs_questions_and_nothing_else(content: bytes) -> None:
+    service, collected = _Service(), {"job-1", "job-2", "job-3"}
+    place = _Place(service)
+    with time_of(service):
+        for number in (1, 2, 3):
+            wait_for(outcome(place, replace(_work(), name=lambda attempt, number=number: f"job-{number}", request=lambda
+                attempt, number=number: {"TransformJobName": f"job-{number}", "ModelName": "m"})))  # fmt: skip
+        service.storage["s3://bucket/jobs/attempts/job-1"] = content
+        done, _ = wait_for(outcome(place, _used_up_once(collected, Memory(place, "job-1"))))
+    assert done == "job-4"
+    assert service.storage["s3://bucket/jobs/attempts/job-1"] == b"4"
 
 
 def _work(max_seconds: float | None = None) -> Work[str]:

@@ -61,6 +61,8 @@ def leave(platform: SageMakerPlatform, job: str, files: dict[str, bytes]) -> Non
 def sent(platform: SageMakerPlatform, monkeypatch: pytest.MonkeyPatch, *operations: str) -> list[dict[str, Any]]:
     """What is sent from here on, after it was completed and held against the service's model."""
     requests: list[dict[str, Any]] = []
+    # So that it can be looked at afterwards.
+    monkeypatch.setattr(platform, "unstage", lambda work: None)
     for operation in operations:
         call = getattr(platform.client.sagemaker, operation)
 

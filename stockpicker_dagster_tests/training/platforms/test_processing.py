@@ -183,6 +183,8 @@ def test_sagemaker_is_sent_what_the_deployment_demands(
         return create(**request)
 
     monkeypatch.setattr(platform.client.sagemaker, "create_processing_job", recorded)
+    unstage, done = platform.unstage, list[str]()
+    monkeypatch.setattr(platform, "unstage", done.append)
     assert same_bytes(place.run(as_it_is, [ROWS], "symbol", KEYS), ROWS)
     [request] = sent
     assert request["AppSpecification"]["ContainerArguments"] == ["compute"]
@@ -195,6 +197,8 @@ def test_sagemaker_is_sent_what_the_deployment_demands(
     prefix = given["S3Input"]["S3Uri"].removeprefix(f"s3://{platform.bucket}/")
     listed = client("s3").list_objects_v2(Bucket=platform.bucket, Prefix=prefix)["Contents"]
     assert {each["Key"].rpartition("/")[2] for each in listed} == {"function", "0.arrow", "schema.arrow"}
+    unstage(done[0])
+    assert "Contents" not in client("s3").list_objects_v2(Bucket=platform.bucket, Prefix="staged/")
 
 
 def test_a_machine_that_sagemaker_lacks_is_refused_before_it_is_asked(account: FaultyProxy, tmp_path: Path) -> None:

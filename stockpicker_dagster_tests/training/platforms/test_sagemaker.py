@@ -241,16 +241,23 @@ def test_equal_content_is_staged_once_and_only_our_own_is_touched(account: Fault
     folder.mkdir()
     (folder / "a").write_bytes(b"1")
     (folder / "b").write_bytes(b"2")
-    first = place.stage(folder)
+    first = place.stage(folder, "work")
     account.forget()
-    assert place.stage(folder) == first
+    assert place.stage(folder, "work") == first
     assert list(account.requests("^PUT")) == []
     bucket, key = first.removeprefix("s3://").split("/", 1)
     assert client("s3").get_object(Bucket=bucket, Key=f"{key}/b")["Body"].read() == b"2"
     (folder / "b").write_bytes(b"3")
-    assert place.stage(folder) != first
+    second = place.stage(folder, "work")
+    assert second != first
+    # What is brought for one work is nobody else's: it goes when that is done.
+    others = place.stage(folder, "work-2")
+    assert others != second
+    place.unstage("work")
+    left = [each["Key"] for each in client("s3").list_objects_v2(Bucket=bucket, Prefix="staged/")["Contents"]]
+    assert {f"s3://{bucket}/{name}".rpartition("/")[0] for name in left} == {others}
     with pytest.raises(InvalidInput, match="is not there"):
-        place.stage(tmp_path / "none")
+        place.stage(tmp_path / "none", "work")
     client("s3").put_object(Bucket=bucket, Key="jobs/scores/x.out", Body=b"0.5")
     assert place.listed(f"{place.output}/scores") == [f"{place.output}/scores/x.out"]
     assert place.fetch(f"{place.output}/scores/x.out") == b"0.5"

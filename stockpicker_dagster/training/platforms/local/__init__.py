@@ -45,11 +45,14 @@ class LocalPlatform:
         self.hosting_resources: dict[str, Any] = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         self.transform_resources: dict[str, Any] = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
 
-    def stage(self, source: Path) -> str:
+    def stage(self, source: Path, work: str) -> str:
         """The URI of the file or folder itself: nothing is copied."""
         if not source.exists():
             raise InvalidInput(f"{source} is not there, and cannot be given to a job")
         return uri(source)
+
+    def unstage(self, work: str) -> None:
+        """Nothing was copied."""
 
     def store(self, location: str, content: bytes) -> None:
         """Puts one file below the platform's own folder."""

@@ -65,7 +65,7 @@ def test_an_endpoint_lives_from_creating_to_gone(here: LocalPlatform, model: str
 
 def test_an_endpoint_whose_model_cannot_be_loaded_fails_and_says_why(here: LocalPlatform, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    container = {"Image": here.image, "ModelDataUrl": here.stage(tmp_path / "empty")}
+    container = {"Image": here.image, "ModelDataUrl": here.stage(tmp_path / "empty", "work")}
     here.client.create_model(ModelName="none", PrimaryContainer=container)
     variant = {"VariantName": "all", "ModelName": "none", **here.hosting_resources}
     here.client.create_endpoint_config(EndpointConfigName="config", ProductionVariants=[variant])
@@ -77,7 +77,7 @@ def test_an_endpoint_whose_model_cannot_be_loaded_fails_and_says_why(here: Local
 
 
 def _transform(here: LocalPlatform, source: Path, **changes: Any) -> dict[str, Any]:
-    prefix = {"S3DataType": "S3Prefix", "S3Uri": here.stage(source)}
+    prefix = {"S3DataType": "S3Prefix", "S3Uri": here.stage(source, "work")}
     request: dict[str, Any] = {
         "TransformJobName": "scores",
         "ModelName": "model",
@@ -134,7 +134,7 @@ def test_what_is_not_there_and_what_is_taken(here: LocalPlatform, ask: Ask, tmp_
     assert is_missing(_refused(client.describe_transform_job, TransformJobName="none"))
     assert is_missing(_refused(client.delete_model, ModelName="none"))
     assert is_missing(_refused(client.list_tags, ResourceArn="arn:aws:sagemaker:local:000000000000:model/none"))
-    container = {"Image": here.image, "ModelDataUrl": here.stage(tmp_path)}
+    container = {"Image": here.image, "ModelDataUrl": here.stage(tmp_path, "work")}
     client.create_model(ModelName="model", PrimaryContainer=container)
     taken = _refused(client.create_model, ModelName="model", PrimaryContainer=container)
     assert (error_code(taken), already_exists(taken)) == ("ValidationException", True)
@@ -146,7 +146,7 @@ def test_what_is_not_there_and_what_is_taken(here: LocalPlatform, ask: Ask, tmp_
 
 
 def test_lists_are_narrowed_sorted_and_cut_into_pages(here: LocalPlatform, tmp_path: Path) -> None:
-    container = {"Image": here.image, "ModelDataUrl": here.stage(tmp_path)}
+    container = {"Image": here.image, "ModelDataUrl": here.stage(tmp_path, "work")}
     for name in ("b", "a", "c"):
         here.client.create_model(ModelName=name, PrimaryContainer=container, Tags=[{"Key": "k", "Value": name}])
     models = here.client.list_models
