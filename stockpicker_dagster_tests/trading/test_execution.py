@@ -537,6 +537,27 @@ def test_an_unknown_order_is_sent_again_only_while_its_id_is_remembered(
     assert ("may have been sent" in report.message) == (status == "working")
 
 
+def test_what_was_sent_again_may_be_late_again(trading_desk: Any) -> None:
+    """How long an order may be on its way counts from when it was last handed over."""
+    proposal = trading_desk.proposed(FIRST, PRICES)
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    with pytest.raises(Crash):
+        trading_desk.execute(proposal, checkpoint=crash_at("after_intent"))
+    broker = forgetful(trading_desk.broker(), hours=1)
+    take, sent = broker.submit, []
+
+    def loses_the_first(request: OrderRequest) -> Any:
+        sent.append(request.symbol)
+        return Unknown("no answer") if request.symbol == "AAA" else take(request)
+
+    broker.submit = loses_the_first
+    for seconds, times in ((0, 0), (1800, 1), (1830, 1), (1861, 2)):
+        later = trading_desk.now + timedelta(seconds=seconds)
+        execute(trading_desk.engine, proposal, broker, trading_desk.market, later)
+        assert sent.count("AAA") == times
+
+
 def test_an_intent_that_never_reached_the_broker_is_closed_after_expiry(trading_desk: Any) -> None:
     proposal = trading_desk.proposed(FIRST, PRICES)
     trading_desk.approve(proposal)

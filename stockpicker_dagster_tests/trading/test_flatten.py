@@ -136,6 +136,10 @@ def test_more_is_never_closed_than_was_approved_nor_than_is_held(trading_desk: A
     held = trading_desk.broker().positions()
     trading_desk.execute(proposal)
     assert trading_desk.broker().positions() == {"BBB": held["BBB"] + 2450}
+    table = ledger.order_intents
+    with trading_desk.engine.connect() as connection:
+        sent = connection.execute(select(table.c.symbol, table.c.quantity).where(table.c.proposal == proposal)).all()
+    assert {row.symbol: row.quantity for row in sent} == {"AAA": held["AAA"], "BBB": Decimal(2450)}
     assert accounts.is_halted(trading_desk.engine, "paper")
 
 
