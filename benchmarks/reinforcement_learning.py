@@ -125,16 +125,18 @@ def with_costs(persistence: float, seeds: int) -> dict[str, Any]:
         "blind_net_sharpe": round(blind, 3),
         "blind_turnover": round(blind_turnover, 3),
         "aware_less_blind_of_each": ahead,
+        "aware_turnover_of_each": [round(float(each[1]), 3) for each in figures],
         "ours_s": None,
         "peer": None,
         "peer_s": None,
         "ratio": None,
-        "target": "aware no worse than blind" if persistence else "aware hardly trades",
+        "target": "aware no worse than blind" if persistence else "aware does not trade",
     }
 
 
 def _ratio(returns: np.ndarray) -> float:
-    return float(returns.mean() / returns.std())
+    """Mean over deviation; 0 for a book that never traded."""
+    return float(returns.mean() / returns.std()) if returns.any() else 0.0
 
 
 def _result(name: str, figure: str, shares: list[float], took: list[float]) -> dict[str, Any]:
