@@ -4,8 +4,8 @@ On simulated markets, through the pipeline's own features, scaling, labels, spli
 IC of scores on two later years as a share of that of the true expected returns, with the alpha that every simulated
 market has, and with one that is a product of two characteristics, which no line sees. Noise: markets in which nothing
 can be predicted, each learned from and traded before costs; counted is how often the verdict is "weak" or better. There
-is no peer. Run it with `.venv/bin/python benchmarks/learning.py [--json]`; it needs the extra `deep` and about half an
-hour of one core. With `--progress FILE` it can be stopped, and goes on from there.
+is no peer. Run it with `.venv/bin/python benchmarks/learning.py [--json]`; it needs the extra `deep` and about ten
+minutes of one core. With `--progress FILE` it can be stopped, and goes on from there.
 """
 
 import argparse
