@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from stockpicker_dagster.code_version import code_version
 from stockpicker_dagster.home import Home
@@ -31,6 +32,10 @@ __all__ = ["aws", "aws_proxy", "moto_url"]
 
 # Compiled kernels are shared by all test processes and runs of one version of the sources, never by two.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".numba_cache" / code_version()))
+
+# How long an example takes depends on what else the machine does: no promise is about that.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REAL_DATA = "STOCKPICKER_REAL_DATA"
 CI = "STOCKPICKER_CI"

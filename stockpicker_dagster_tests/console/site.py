@@ -114,6 +114,13 @@ class Site:
         return self.stranger(Authorization=f"Bearer {secret}")
 
 
+def signed_in(page: str) -> str:
+    """Whom the head of a page says it is for, and their role."""
+    found = re.search(r'<span class="who">([^<]*)<span class="role">([^<]*)</span></span>', page)
+    assert found, "nobody is signed in"
+    return "".join(found.groups())
+
+
 def hidden(page: str, name: str) -> str:
     """The value of a hidden field."""
     found = re.search(rf'name="{name}" value="([^"]*)"', page)

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from stockpicker_dagster.components.origins import day_prices
+from stockpicker_dagster.console.rendering import coded
 from stockpicker_dagster.trading import accounts
 from stockpicker_dagster.trading.flatten import propose_flattening
 from stockpicker_dagster.trading.proposal import load
@@ -49,8 +50,8 @@ def test_who_decides_sees_what_is_opened_less_of_for_its_volume(site: Site, trad
     # A tenth of 5,000 of the 1,960 shares that the plan asks for.
     identity = trading.propose(TARGETS, PRICES, volumes={"AAA": 5_000.0, "BBB": 1e9}).id
     page = site.browser("ada").get(f"/proposals/{identity}").text
-    assert load(site.database, str(identity)).document.less_opened in page
-    assert "`volume_share` of 0.1 of a mean day: AAA" in page
+    assert str(coded(load(site.database, str(identity)).document.less_opened)) in page
+    assert "<code>volume_share</code> of 0.1 of a mean day: AAA" in page
     [checked] = [row for row in page.split("<tr>") if "volume share" in row]
     assert checked.count("0.1") >= 2
 
