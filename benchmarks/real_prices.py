@@ -8,8 +8,8 @@ bp commission, 5 bp spread and 50 bp a year of borrow fee. Training times are of
 publishes this table on these prices; figures as they come.
 
 Needs STOCKPICKER_REAL_DATA, and the extra `deep`. `.venv/bin/python benchmarks/real_prices.py --state FOLDER [--json]`
-takes hours; every year of every seed is kept in FOLDER, so that a stopped run goes on, and `--report` prints what is
-there.
+takes about an hour of one core; every year of every seed is kept in FOLDER, so that a stopped run goes on, and
+`--report` prints what is there.
 """
 
 import argparse
