@@ -48,6 +48,7 @@ def test_features_by_symbol_are_bit_identical(spark: "SparkSession", market: pl.
     assert there.height > 20 * 38
 
 
+@pytest.mark.long
 def test_scaling_by_date_is_bit_identical(spark: "SparkSession", market: pl.DataFrame) -> None:
     features = feature_set("factors")
     rows = compute(features, market, WANTED, CALENDAR, START)

@@ -64,6 +64,7 @@ def _differing(on_disk: dict[str, bytes], on_s3: dict[str, bytes], day: date) ->
     return differing_files(one, other)
 
 
+@pytest.mark.long
 def test_every_time_rule_holds_over_s3_and_every_byte_is_that_of_a_folder(
     hub: Any, whole_run: Pipeline, eve_run: Pipeline, tmp_path: Path, aws: FaultyProxy
 ) -> None:
