@@ -65,9 +65,10 @@ def outcome(
             attempt = max(attempt, work.memory.last())
         name = work.name(attempt)
         described, own = yield from _find_or_start(platform, work, attempt, say)
-        if attempt > 1 and own and work.memory is not None:
-            work.memory.keep(attempt)
         try:
+            # Whatever interrupts this, too, must not leave the job running.
+            if attempt > 1 and own and work.memory is not None:
+                work.memory.keep(attempt)
             described = yield from _follow(platform, work, name, described, heard)
         except BaseException:
             stop(platform, kind, name)

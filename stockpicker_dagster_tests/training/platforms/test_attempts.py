@@ -77,6 +77,28 @@ def test_work_can_be_done_again_any_number_of_times_without_asking_about_every_t
         assert (service.created, done) == (created, f"job-{created}")
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, LOST])
+def test_what_interrupts_the_remembering_of_an_attempt_leaves_no_job_running(interruption: Any) -> None:
+    service, collected = _Service(), set[str]()
+    place = _Place(service)
+
+    def interrupt(operation: str) -> None:
+        if operation == "store":
+            raise interruption
+
+    with time_of(service):
+        wait_for(outcome(place, _used_up_once(collected, Memory(place, "job-1"))))
+        service.before = interrupt
+        with pytest.raises((KeyboardInterrupt, ConnectionClosedError)):
+            wait_for(outcome(place, _used_up_once(collected, Memory(place, "job-1"))))
+        service.pause(60)
+        states = {
+            name: service.describe_transform_job(TransformJobName=name)["TransformJobStatus"]
+            for name in ("job-1", "job-2")
+        }
+    assert states == {"job-1": "Completed", "job-2": "Stopped"}
+
+
 @pytest.mark.parametrize("content", [b"", b"many", b"-3", b"2"])
 def test_a_memory_that_is_wrong_costs_questions_and_nothing_else(content: bytes) -> None:
     service, collected = _Service(), {"job-1", "job-2", "job-3"}
