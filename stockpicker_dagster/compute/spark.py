@@ -6,13 +6,10 @@ come together is no input. To Spark, the frames of a task are one row, its numbe
 their columns, nor take them apart on the way. How a session is started is in `spark_session`.
 """
 
-import io
 import math
 import re
-import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from stockpicker_dagster.compute import FrameFunction
+from stockpicker_dagster.compute.travelling import packed, pickled, unpacked, unpickled
 from stockpicker_dagster.errors import StockPickerError
 
 if TYPE_CHECKING:
@@ -62,27 +60,27 @@ class OnSpark:
         count = math.ceil(len(values) / size)
         tasks = pl.DataFrame({by: values, _TASK: pl.int_range(len(values), eager=True) // size})
         parts = [_parts(frame.join(tasks, on=by, maintain_order="left")) for frame in frames]
-        pickled = self._pickled(function)
+        told = pickled(function, self._own_modules)
         answer_bytes = sum(_bytes(kind) for kind in schema.values()) * math.ceil(frames[0].height / count)
         step = max(cores, _BYTES_AT_A_TIME // max(1, answer_bytes))
         empty, answers = [frame.clear() for frame in frames], []
         for first in range(0, count, step):
             numbers = range(first, min(first + step, count))
             sent = [
-                [_packed(part.get((number,), nothing)) for part, nothing in zip(parts, empty, strict=True)]
+                [packed(part.get((number,), nothing)) for part, nothing in zip(parts, empty, strict=True)]
                 for number in numbers
             ]
-            answers += self._job(pickled, list(numbers), sent)
+            answers += self._job(told, list(numbers), sent)
         return pl.concat(answers).sort("date", "symbol")
 
-    def _job(self, pickled: bytes, numbers: Sequence[int], sent: Sequence[list[bytes]]) -> list[pl.DataFrame]:
-        """The answers of some tasks, in any order."""
+    def _job(self, told: bytes, numbers: Sequence[int], sent: Sequence[list[bytes]]) -> list[pl.DataFrame]:
+        """The answers of some tasks, in any order; `told` is the function, pickled."""
         from pyspark.errors import PySparkException
 
         table = _table(numbers, sent)
 
         def work(rows: pa.Table) -> pa.Table:
-            return _worked_on(pickled, rows)
+            return _worked_on(told, rows)
 
         try:
             with warnings.catch_warnings():
@@ -93,33 +91,7 @@ class OnSpark:
                 found = spread.groupBy(_TASK).applyInArrow(work, _SPARK_SCHEMA).toArrow()
         except PySparkException as error:
             raise ComputeFailed(f"a task on Spark failed: {_reason(error)}") from error
-        return [_unpacked(answer) for (answer,) in found[_SENT].to_pylist()]
-
-    def _pickled(self, function: FrameFunction) -> bytes:
-        from pyspark import cloudpickle
-
-        with _travelling(self._own_modules):
-            return bytes(cloudpickle.dumps(function))
-
-
-@contextmanager
-def _travelling(modules: Sequence[str]) -> Iterator[None]:
-    """Inside, what these modules define is pickled as code, not as the name of something to import."""
-    import numba.cloudpickle
-    from pyspark import cloudpickle
-
-    # Kernels that Numba compiles are pickled by its own copy of the same library.
-    picklers = (cloudpickle, numba.cloudpickle)
-    try:
-        for name in modules:
-            for pickler in picklers:
-                pickler.register_pickle_by_value(sys.modules[name])
-        yield
-    finally:
-        for name in modules:
-            for pickler in picklers:
-                if name in pickler.list_registry_pickle_by_value():
-                    pickler.unregister_pickle_by_value(sys.modules[name])
+        return [unpacked(answer) for (answer,) in found[_SENT].to_pylist()]
 
 
 def _parts(frame: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
@@ -145,27 +117,14 @@ def _table(numbers: Sequence[int], sent: Sequence[list[bytes]]) -> pa.Table:
     return pa.table([pa.array(numbers, _SCHEMA.types[0]), pa.array(sent, _SCHEMA.types[1])], schema=_SCHEMA)
 
 
-def _packed(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_ipc(buffer)
-    return buffer.getvalue()
-
-
-def _unpacked(packed: bytes) -> pl.DataFrame:
-    return pl.read_ipc(packed)
-
-
-def _worked_on(pickled: bytes, rows: pa.Table) -> pa.Table:
+def _worked_on(told: bytes, rows: pa.Table) -> pa.Table:
     """The answer of one task, which is one row."""
     (number,), (sent,) = rows[_TASK].to_pylist(), rows[_SENT].to_pylist()
-    answer = _function(pickled)(*(_unpacked(packed) for packed in sent))
-    return _table([number], [[_packed(answer)]])
+    answer = _function(told)(*map(unpacked, sent))
+    return _table([number], [[packed(answer)]])
 
 
 @lru_cache(maxsize=4)
-def _function(pickled: bytes) -> FrameFunction:
+def _function(told: bytes) -> FrameFunction:
     """Unpickled once in a process that works on many tasks: compiled code that travelled is compiled anew."""
-    from pyspark import cloudpickle
-
-    function: FrameFunction = cloudpickle.loads(pickled)
-    return function
+    return unpickled(told)

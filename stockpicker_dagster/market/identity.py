@@ -115,6 +115,9 @@ class Identities:
 
     def latest_ticker(self, security: str, day: date) -> str:
         """The ticker of the security on `day`, or the last that it had before; for the security's first id if none."""
+        if security not in self._tickers_by_security:
+            # Most were never renamed, and thousands are asked for at once.
+            return _first_ticker(security)
         held = [
             (tenure.start or date.min, ticker)
             for ticker in self._tickers(security)

@@ -1,6 +1,6 @@
 """The ranking of one session: every stock from most undervalued to most overvalued, and how each place changed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -10,7 +10,6 @@ import polars as pl
 from stockpicker_dagster.console.views.desk import Desk, NotFound
 from stockpicker_dagster.console.views.remembered import fingerprint
 from stockpicker_dagster.errors import StockPickerError
-from stockpicker_dagster.market.identity import Identities
 from stockpicker_dagster.market.identity_records import identities_in_force
 from stockpicker_dagster.market.universes.membership import Universe
 from stockpicker_dagster.strategy_form import StrategyForm
@@ -79,7 +78,8 @@ def _rows(desk: Desk, name: str, form: StrategyForm, days: Sequence[date], reaso
     stored = desk.lake.scan(f"{name}/predictions", days).select(*columns, why).collect()
     ranked = stored.filter(pl.col("date") == days[-1])
     earlier = stored.filter(pl.col("date") != days[-1]).select("symbol", pl.col("rank").alias("was"))
-    tickers = _tickers(identities_in_force(desk.lake, form.prices.key), ranked["symbol"], days[-1])
+    identities = identities_in_force(desk.lake, form.prices.key)
+    tickers = {symbol: identities.latest_ticker(symbol, days[-1]) for symbol in ranked["symbol"]}
     sectors = _sectors(desk, form, days[-1])
     return (
         ranked.join(earlier, on="symbol", how="left")
@@ -92,15 +92,6 @@ def _rows(desk: Desk, name: str, form: StrategyForm, days: Sequence[date], reaso
         .select("rank", "symbol", "ticker", "score", "change", "sector", "reasons", "model_id")
         .sort("rank")
     )
-
-
-def _tickers(identities: Identities, symbols: Iterable[str], day: date) -> Mapping[str, str]:
-    """The ticker of each stock. Most were never renamed, and are called by their ids."""
-    renamed = {name for change in identities.changes for name in (change.old, change.new)}
-    return {
-        symbol: identities.latest_ticker(symbol, day) if "~" in symbol or symbol in renamed else symbol
-        for symbol in symbols
-    }
 
 
 def _sectors(desk: Desk, form: StrategyForm, session: date) -> Mapping[str, str | None]:
