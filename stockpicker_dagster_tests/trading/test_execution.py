@@ -46,6 +46,14 @@ def shares(weight: float, price: float, equity: str = "100000") -> Decimal:
     return Decimal(int(Decimal(equity) * Decimal("0.98") * Decimal(str(weight)) / Decimal(str(price))))
 
 
+def _approved_before_the_open(trading_desk: Any) -> str:
+    """A proposal that may be executed, the orders of which the market does not fill yet."""
+    proposal = str(trading_desk.proposed(FIRST, PRICES))
+    trading_desk.approve(proposal)
+    trading_desk.market.opened = False
+    return proposal
+
+
 def test_an_approved_proposal_is_executed_exactly(trading_desk: Any) -> None:
     report = trading_desk.rebalance(FIRST, PRICES)
     assert report.status == "finished"
@@ -199,9 +207,7 @@ def test_nothing_is_sent_after_expiry_even_in_the_middle(trading_desk: Any) -> N
 
 
 def test_a_halt_in_mid_basket_stops_and_cancels(trading_desk: Any) -> None:
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     sent = 0
 
     def halt_after_two(step: str) -> None:
@@ -229,9 +235,7 @@ def test_a_halt_in_mid_basket_stops_and_cancels(trading_desk: Any) -> None:
 
 def test_a_halt_cancels_what_the_broker_does_not_tell_about(trading_desk: Any) -> None:
     """The order arrived, nobody knows of it, and the broker is silent when it is asked."""
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     with pytest.raises(Crash):
         trading_desk.execute(proposal, checkpoint=crash_at("after_submit"))
     accounts.halt(trading_desk.engine, "paper", "os:risk", "stop", trading_desk.now)
@@ -242,9 +246,7 @@ def test_a_halt_cancels_what_the_broker_does_not_tell_about(trading_desk: Any) -
 
 
 def test_an_end_that_was_written_into_the_ledger_by_hand_sends_nothing_twice(trading_desk: Any) -> None:
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     trading_desk.execute(proposal)
     with trading_desk.engine.begin() as connection:
         connection.execute(ledger.broker_orders.update().values(status="cancelled", reason="halted by nobody"))
@@ -257,9 +259,7 @@ def test_an_end_that_was_written_into_the_ledger_by_hand_sends_nothing_twice(tra
 
 
 def test_an_answer_that_got_lost_is_no_rejection(trading_desk: Any) -> None:
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     broker = trading_desk.broker()
     take = broker.submit
 
@@ -274,9 +274,7 @@ def test_an_answer_that_got_lost_is_no_rejection(trading_desk: Any) -> None:
 
 
 def test_nothing_is_sent_again_while_the_broker_is_silent_about_it(trading_desk: Any) -> None:
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     with pytest.raises(Crash):
         trading_desk.execute(proposal, checkpoint=crash_at("after_submit"))
     broker = trading_desk.broker()
@@ -290,9 +288,7 @@ def test_nothing_is_sent_again_while_the_broker_is_silent_about_it(trading_desk:
 
 
 def test_what_the_broker_rejected_is_not_tried_again(trading_desk: Any) -> None:
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     broker = trading_desk.broker()
     take = broker.submit
     broker.submit = lambda request: Rejected("no") if request.symbol == "BBB" else take(request)
@@ -305,9 +301,7 @@ def test_what_the_broker_rejected_is_not_tried_again(trading_desk: Any) -> None:
 
 def test_a_fill_that_the_cancellation_did_not_mention_is_not_bought_again(trading_desk: Any) -> None:
     """The broker says that it cancelled an order unfilled, and reports shares that it had filled before."""
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     trading_desk.execute(proposal)
     accounts.halt(trading_desk.engine, "paper", "os:risk", "stop", trading_desk.now)
     broker = trading_desk.broker()
@@ -539,9 +533,7 @@ def test_an_unknown_order_is_sent_again_only_while_its_id_is_remembered(
 
 def test_what_was_sent_again_may_be_late_again(trading_desk: Any) -> None:
     """How long an order may be on its way counts from when it was last handed over."""
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     with pytest.raises(Crash):
         trading_desk.execute(proposal, checkpoint=crash_at("after_intent"))
     broker = forgetful(trading_desk.broker(), hours=1)
@@ -570,9 +562,7 @@ def test_an_intent_that_never_reached_the_broker_is_closed_after_expiry(trading_
 
 
 def test_a_halt_of_the_desk_cancels_working_orders_at_once(trading_desk: Any) -> None:
-    proposal = trading_desk.proposed(FIRST, PRICES)
-    trading_desk.approve(proposal)
-    trading_desk.market.opened = False
+    proposal = _approved_before_the_open(trading_desk)
     trading_desk.execute(proposal)
     assert desk.halt(trading_desk.engine, None, "os:risk", "stop", trading_desk.now) == 4
     assert trading_desk.broker().open_orders() == []
