@@ -80,7 +80,7 @@ def test_an_empty_account_is_made_ready_once_in_any_region(
     # What jobs were given goes by itself, and nothing else of either bucket does.
     assert {rule["ID"] for rule in training["lifecycle"]} == ours | {"stockpicker-expire-staged"}
     expiring = [rule for bucket in (hub, training) for rule in bucket["lifecycle"] if "Expiration" in rule]
-    assert [(rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) for rule in expiring] == [("staged/", 7)]
+    assert [(rule["Filter"]["Prefix"], rule["Expiration"]["Days"]) for rule in expiring] == [("staged/", 30)]
     assert "custom-models/" in training["objects"]
     assert "lake/" in hub["objects"]
     assert {"sp100", "sp500"} == {name.split("/")[2] for name in hub["objects"] if name.startswith("lake/universes/")}

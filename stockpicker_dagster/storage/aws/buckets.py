@@ -16,8 +16,9 @@ from stockpicker_dagster.storage.aws.steps import Step
 NONCURRENT_DAYS = 30
 """How long a version that was replaced or deleted can still be brought back."""
 
-STAGED_DAYS = 7
-"""How long what a job is given stays where the work is given up."""
+STAGED_DAYS = 30
+"""How long what a job is given stays where the work is given up: longer than the 28 days that a job may wait for spot
+capacity and train, because one that was interrupted reads it again."""
 
 _PUBLIC_ACCESS = {
     "BlockPublicAcls": True,

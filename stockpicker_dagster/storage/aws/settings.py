@@ -19,7 +19,7 @@ LAKE_PREFIX = "STOCKPICKER_LAKE_PREFIX"
 CUSTOM_MODELS = "custom-models"
 """The prefix inside the bucket for training that holds what belongs to one model: metadata and outputs."""
 STAGED = "staged"
-"""The prefix inside that bucket for what jobs are given, which goes when they are done, or after a week."""
+"""The prefix inside that bucket for what jobs are given, which goes when they are done, or after a month."""
 
 _PREFIX = re.compile(r"[a-z][a-z0-9-]{0,16}[a-z0-9]")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")

@@ -136,7 +136,7 @@ class Platform(Jobs, Protocol):
         """
 
     def unstage(self, work: str) -> None:
-        """Removes what was brought for `work`, which is done. What is left otherwise goes after a week."""
+        """Removes what was brought for `work`, which is done. What is left otherwise goes after a month."""
 
     def store(self, location: str, content: bytes) -> None:
         """Puts one file under `output` or `custom_models`; it is there whole, or not."""

@@ -92,7 +92,7 @@ class SageMakerPlatform:
             place.remove([f"{work}/{name}" for name in place.listed(work)])
         except StockPickerError as error:
             # The work is done, whatever becomes of this.
-            _log.warning("what was staged for %s stays for a week: %s", work, error)
+            _log.warning("what was staged for %s stays for a month: %s", work, error)
 
     def store(self, location: str, content: bytes) -> None:
         """Puts one object, whole."""
